@@ -1,0 +1,73 @@
+"""neuroport takes a trained neural network to a neuromorphic chip and proves, spike for spike, what arrived there."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from neuroport.version import __version__
+
+if TYPE_CHECKING:
+    from neuroport.ann.load import load_ann
+    from neuroport.ann.simplify import simplify
+    from neuroport.chip.core import run_core
+    from neuroport.chip.inputs import encode_inputs
+    from neuroport.chip.oracle import run_oracle
+    from neuroport.chip.quantize import quantize
+    from neuroport.chip.target import load_target
+    from neuroport.deployment import DeployOptions, Deployment, deploy
+    from neuroport.errors import NeuroportError
+    from neuroport.normalize.convert import convert
+    from neuroport.normalize.recipe import load_recipe
+    from neuroport.snn.simulate import simulate
+    from neuroport.validation.divergence import compare
+
+__all__ = [
+    "DeployOptions",
+    "Deployment",
+    "NeuroportError",
+    "__version__",
+    "compare",
+    "convert",
+    "deploy",
+    "encode_inputs",
+    "load_ann",
+    "load_recipe",
+    "load_target",
+    "quantize",
+    "run_core",
+    "run_oracle",
+    "simplify",
+    "simulate",
+]
+
+# Imported at first use: `neuroport --help` must not wait for torch.
+_HOME = {
+    "DeployOptions": "neuroport.deployment",
+    "Deployment": "neuroport.deployment",
+    "NeuroportError": "neuroport.errors",
+    "compare": "neuroport.validation.divergence",
+    "convert": "neuroport.normalize.convert",
+    "deploy": "neuroport.deployment",
+    "encode_inputs": "neuroport.chip.inputs",
+    "load_ann": "neuroport.ann.load",
+    "load_recipe": "neuroport.normalize.recipe",
+    "load_target": "neuroport.chip.target",
+    "quantize": "neuroport.chip.quantize",
+    "run_core": "neuroport.chip.core",
+    "run_oracle": "neuroport.chip.oracle",
+    "simplify": "neuroport.ann.simplify",
+    "simulate": "neuroport.snn.simulate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public verb of that name."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'neuroport' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Names for completion."""
+    return sorted(__all__)

@@ -1,0 +1,168 @@
+"""The PyTorch front end: an exported program becomes an ANN graph, or is refused by operator, module and line.
+
+`torch.export` (the only tracer used) resolves modules, functional style and in-place operators to ATen operators, so
+what is converted is what runs. Whatever computes from constants alone is evaluated once; every other operator stands
+in the table of `torch_ops` or is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
+
+from neuroport.ann import torch_ops
+from neuroport.ann.graph import AnnGraph, Input, Node, Origin
+from neuroport.errors import ConversionError, InvalidNetworkError, NeuroportError, UnsupportedOperatorError
+
+
+def graph_from_exported(program: torch.export.ExportedProgram) -> AnnGraph:
+    """The ANN graph of an exported program with one input [N, ...] and one output [N, n_out].
+
+    Raises:
+        UnsupportedOperatorError: an operator outside the table, with its module path and source line.
+        InvalidNetworkError: NaN weights, several inputs or outputs, a batch axis that does not stay first.
+    """
+    return _Reader(program).read()
+
+
+def export_module(module: torch.nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
+    """The module in inference mode, exported with a free batch axis. example: [N, ...] with N >= 2.
+
+    Raises:
+        ConversionError: torch.export cannot trace the module (data-dependent control flow, for instance).
+    """
+    was_training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        batch = torch.export.Dim("batch", min=1)
+        return torch.export.export(module, (example.clone(),), dynamic_shapes=({0: batch},))
+    except NeuroportError:
+        raise
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConversionError(
+            f"torch.export cannot trace {type(module).__name__}: {reason.strip()}; networks with control flow that "
+            f"depends on the data, or with a fixed batch size, cannot be converted; rewrite forward() without it"
+        ) from error
+    finally:
+        for m in was_training:
+            m.training = True
+
+
+@dataclass
+class _Reader:
+    """Walks the nodes of one exported program in their order."""
+
+    program: torch.export.ExportedProgram
+
+    def read(self) -> AnnGraph:
+        self.constants: dict[str, torch.Tensor] = {}
+        self.parameter_name: dict[str, str] = {}
+        self.nodes: dict[str, Node] = {}
+        self.rename: dict[str, str] = {}
+        self.batch: Any = None
+        outputs = [s for s in self.program.graph_signature.output_specs if s.kind == OutputKind.USER_OUTPUT]
+        if len(outputs) != 1 or not isinstance(outputs[0].arg, TensorArgument):
+            raise InvalidNetworkError(f"the network returns {len(outputs)} values; one tensor of class scores is read")
+        self._read_placeholders()
+        for node in self.program.graph.nodes:
+            if node.op == "call_function":
+                self._read_call(node)
+        name = outputs[0].arg.name
+        if name not in self.rename:
+            raise InvalidNetworkError("the network's output does not depend on its input")
+        return AnnGraph(tuple(self.nodes.values()), self.rename[name])
+
+    def _read_placeholders(self) -> None:
+        placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}
+        state: dict[str, Any] = {**self.program.state_dict, **self.program.constants}
+        user_inputs = []
+        for spec in self.program.graph_signature.input_specs:
+            if isinstance(spec.arg, ConstantArgument):
+                continue
+            if spec.kind == InputKind.USER_INPUT:
+                user_inputs.append(spec.arg.name)
+            elif spec.target is not None and isinstance(state.get(spec.target), torch.Tensor):
+                self.constants[spec.arg.name] = state[spec.target].detach()
+                self.parameter_name[spec.arg.name] = spec.target
+        if len(user_inputs) != 1:
+            raise InvalidNetworkError(
+                f"the network takes {len(user_inputs)} inputs; one image or feature tensor is read"
+            )
+        x = placeholders[user_inputs[0]]
+        shape = tuple(x.meta["val"].shape)
+        self.batch = shape[0]
+        self.nodes["input"] = Node("input", Input(), (), tuple(int(n) for n in shape[1:]))
+        self.rename[x.name] = "input"
+
+    def _read_call(self, node: fx.Node) -> None:
+        inputs = [n for n in node.all_input_nodes if n.name in self.rename]
+        origin = _origin(node)
+        if not inputs:
+            self._evaluate(node)
+            return
+        if not isinstance(node.meta.get("val"), torch.Tensor):
+            raise unsupported(node, origin)
+        context = torch_ops.Call(node, self.constants, origin)
+        translate = torch_ops.TABLE.get(context.operator)
+        if translate is None or len(inputs) > 1:
+            raise unsupported(node, origin)
+        op = translate(context)
+        source = self.rename[inputs[0].name]
+        if op is None:
+            self.rename[node.name] = source
+            return
+        shape = tuple(node.meta["val"].shape)
+        if not shape or str(shape[0]) != str(self.batch):
+            raise InvalidNetworkError(
+                f"operator '{context.operator}' in {origin} moves or merges the batch axis: the first axis becomes "
+                f"{shape[:1]}, the batch is {self.batch}; keep the samples on the first axis"
+            )
+        name = self._unique(self._layer_name(node))
+        self.nodes[name] = Node(name, op, (source,), tuple(int(n) for n in shape[1:]), origin)
+        self.rename[node.name] = name
+
+    def _evaluate(self, node: fx.Node) -> None:
+        """Compute a node that depends on constants alone."""
+        if not callable(node.target) or isinstance(node.target, str):
+            raise unsupported(node, _origin(node))
+        lookup = fx.node.map_arg((node.args, node.kwargs), lambda n: self.constants[n.name])
+        with torch.no_grad():
+            self.constants[node.name] = node.target(*lookup[0], **lookup[1])
+
+    def _layer_name(self, node: fx.Node) -> str:
+        """The name of the layer's own weight ('features.0'), or torch.export's name for the call."""
+        named = [self.parameter_name[n.name] for n in node.all_input_nodes if n.name in self.parameter_name]
+        weights = [name.removesuffix(".weight") for name in named if name.endswith(".weight")]
+        return weights[0] if weights else node.name
+
+    def _unique(self, name: str) -> str:
+        candidate, n = name, 1
+        while candidate in self.nodes:
+            n += 1
+            candidate = f"{name}_{n}"
+        return candidate
+
+
+def unsupported(node: fx.Node, origin: Origin) -> UnsupportedOperatorError:
+    """The refusal of an operator, by name, place and remedy."""
+    known = ", ".join(sorted({name.removeprefix("aten.").split(".")[0] for name in torch_ops.TABLE}))
+    return UnsupportedOperatorError(
+        f"operator '{node.target}' in {origin} is not converted; neuroport converts {known}; "
+        f"replace it or leave it out of the exported network"
+    )
+
+
+def _origin(node: fx.Node) -> Origin:
+    stack = node.meta.get("nn_module_stack") or {}
+    module = next((str(entry[0]) for entry in reversed(list(stack.values())) if entry[0]), "")
+    frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if "torch" not in PurePath(frame[0]).parts]
+    source = ":".join((PurePath(own[-1][0]).name, own[-1][1])) if own else ""
+    return Origin(module, source)

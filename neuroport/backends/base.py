@@ -1,0 +1,57 @@
+"""What a backend is: it takes the integer network and its inputs, and returns every spike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from neuroport.chip.inputs import IntInputs
+from neuroport.chip.network import IntNetwork
+from neuroport.chip.target import Target
+from neuroport.chip.trace import Trace
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run on a backend.
+
+    work_dir: an empty directory of the run's own, for files between processes. on_message: told what is going on;
+    on_progress: told how many samples are done.
+    """
+
+    target: Target
+    network: IntNetwork
+    inputs: IntInputs
+    work_dir: Path
+    on_message: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[int], None] = lambda _: None
+
+
+class Backend(Protocol):
+    """Runs integer networks. `name` is what --backend takes; `summary` says what runs, in one line."""
+
+    name: str
+    summary: str
+
+    def check(self, job: Job) -> None:
+        """Refuse what this backend cannot run, before anything is started.
+
+        Raises:
+            DoesNotFitError: the network uses what the backend does not offer.
+        """
+
+    def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
+        """Make ready what `run` needs; returns the versions of the packages that will compute.
+
+        Raises:
+            ToolchainMissingError: it is not there and cannot be made; what was tried and what to do.
+        """
+
+    def run(self, job: Job) -> Trace:
+        """Spikes of all populations at every step, and potentials of the readout, aligned with the core's steps.
+
+        Raises:
+            ToolchainError: the toolchain is missing, or its process failed.
+        """

@@ -1,0 +1,90 @@
+"""Keeps the worker honest: heartbeats, an end when the parent is gone, a report when a Lava process dies or raises.
+
+Lava itself waits forever when one of its processes raises while another waits for its message
+(lava-nc 0.10.0, lava/magma/core/model/py/model.py l.228-232), so a thread looks at the processes instead.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+_PERIOD_S = 0.2
+
+
+class Guard:
+    """A thread of the worker's main process."""
+
+    def __init__(self, work_dir, token):
+        self.work_dir, self.token = Path(work_dir), token
+        self.parent = os.getppid()
+        self.actors = {}
+        self.lock = threading.Lock()
+
+    def start(self):
+        """Begin to look."""
+        threading.Thread(target=self._look, daemon=True).start()
+
+    def watch(self, actors):
+        """Look at these Lava processes from now on: {name: process}."""
+        with self.lock:
+            self.actors = dict(actors)
+
+    def release(self):
+        """The run is over: processes may end."""
+        with self.lock:
+            self.actors = {}
+
+    def beat(self, state, n_samples):
+        """Say that the worker lives, and how far it is."""
+        _write(self.work_dir / "heartbeat.json", {"pid": os.getpid(), "state": state, "samples": n_samples})
+
+    def _look(self):
+        while True:
+            time.sleep(_PERIOD_S)
+            if os.getppid() != self.parent:
+                self._end()
+            with self.lock:
+                found = next((self._failure(n, a) for n, a in self.actors.items() if self._has_failed(a)), None)
+            if found is not None:
+                self.report(self.work_dir, *found)
+                self._end()
+
+    @staticmethod
+    def _has_failed(actor):
+        with contextlib.suppress(ValueError):  # closed: ended in good order
+            return actor.exitcode is not None or actor.exception is not None
+        return False
+
+    @staticmethod
+    def _failure(name, actor):
+        time.sleep(_PERIOD_S)  # the exception may still be on its way through the pipe
+        with contextlib.suppress(Exception):
+            if actor.exception is not None:
+                error, text = actor.exception
+                return name, f"{type(error).__name__}: {error}", text
+        return name, f"its process ended with exit status {actor.exitcode}", ""
+
+    @staticmethod
+    def report(work_dir, where, reason, text):
+        """Write error.json; the first report stands."""
+        path = Path(work_dir) / "error.json"
+        if not path.exists():
+            _write(path, {"where": where, "reason": reason, "traceback": text})
+
+    def _end(self):
+        """End the whole process group and leave no shared memory."""
+        for path in Path("/dev/shm").glob(f"{self.token}_*"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _write(path, content):
+    draft = path.with_suffix(".part")
+    with contextlib.suppress(FileNotFoundError):  # the directory is gone when the run was cancelled
+        draft.write_text(json.dumps(content))
+        draft.replace(path)

@@ -1,0 +1,55 @@
+"""Runs one integer network on Intel's Lava: `python main.py WORK_DIR TOKEN`, in the toolchain's Python 3.10.
+
+Reads network.h5 and inputs.h5 of WORK_DIR, writes raw spike files, `heartbeat.json` after every sample and
+`error.json` if anything fails. Exit status: 0 done, 1 failed with error.json written. TOKEN marks the shared memory
+of this run (/dev/shm/<TOKEN>_*), so that whoever cleans up finds it.
+"""
+
+import multiprocessing.shared_memory as shared_memory
+import os
+import sys
+import traceback
+from pathlib import Path
+
+# Lava makes its segments under the standard library's names; a prefix of our own tells runs apart.
+shared_memory._SHM_NAME_PREFIX = f"/{sys.argv[2]}_"
+shared_memory._SHM_SAFE_NAME_LENGTH = len(shared_memory._SHM_NAME_PREFIX) + 16
+
+from guard import Guard  # noqa: E402 - the prefix must be set before anything makes shared memory
+from network import build, read_job  # noqa: E402
+
+
+def main() -> int:
+    """Build and run, sample by sample."""
+    work_dir, token = Path(sys.argv[1]), sys.argv[2]
+    guard = Guard(work_dir, token)
+    guard.start()
+    guard.beat("reading", 0)
+    job = read_job(work_dir)
+    guard.beat("building", 0)
+    network = build(job, work_dir)
+    steps = [job.n_steps] * job.n_samples + ([network.max_depth] if network.max_depth else [])
+    for k, n in enumerate(steps):
+        network.run(n, on_start=guard.watch)
+        guard.beat("running", min(k + 1, job.n_samples))
+    # No process.stop(): it can hang, every file is written, and neuroport ends the whole process group.
+    guard.release()
+    guard.beat("done", job.n_samples)
+    return 0
+
+
+def fail(error: BaseException) -> None:
+    """Write the reason where neuroport looks for it."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    Guard.report(Path(sys.argv[1]), "worker", f"{type(error).__name__}: {error}", text)
+
+
+if __name__ == "__main__":
+    status = 1
+    try:
+        status = main()
+    except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and ends the process
+        fail(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # Lava's own exit handlers can hang

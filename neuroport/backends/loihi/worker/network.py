@@ -1,0 +1,170 @@
+"""Builds the Lava processes of an integer network: sources, connections, neurons."""
+
+import json
+
+import h5py
+import numpy as np
+from lava.magma.core.run_conditions import RunSteps
+from lava.magma.core.run_configs import Loihi2SimCfg
+from lava.proc.conv.process import Conv
+from lava.proc.dense.process import Dense
+from lava.proc.io.source import RingBuffer
+from neuroport_lava.neurons import IntegrateFire, Samples, SampleLIF
+
+
+class Job:
+    """The files of one run, read."""
+
+    def __init__(self, populations, projections, n_samples, n_steps, spikes, currents):
+        self.populations, self.projections = populations, projections
+        self.n_samples, self.n_steps = n_samples, n_steps
+        self.spikes, self.currents = spikes, currents
+
+
+def read_job(work_dir):
+    """Everything in network.h5 and inputs.h5, as plain dictionaries and arrays."""
+    with h5py.File(work_dir / "network.h5", "r") as f:
+        populations = [_scalars(f["populations"][str(k)], "bias_mantissa") for k in range(len(f["populations"]))]
+        n_projections = len(f["projections"]) if "projections" in f else 0
+        projections = [_scalars(f["projections"][str(k)], "mantissa") for k in range(n_projections)]
+        arithmetic = json.loads(f.attrs["arithmetic"])
+    if arithmetic["synaptic_shift"] != 6 or arithmetic["decay_bits"] != 12:
+        raise ValueError("Lava computes with a shift of 6 and decays of 12 bits; this network asks for others")
+    with h5py.File(work_dir / "inputs.h5", "r") as f:
+        currents = {d.attrs["name"]: d[()] for d in f["currents"].values()} if "currents" in f else {}
+        spikes = None
+        if "spikes" in f:
+            shape = tuple(int(n) for n in f["spikes"].attrs["shape"])
+            bits = np.unpackbits(f["spikes"][()], axis=-1, count=int(np.prod(shape)))
+            spikes = bits.reshape(-1, *shape)  # [S * T, *shape]
+        return Job(populations, projections, int(f.attrs["n_samples"]), int(f.attrs["n_steps"]), spikes, currents)
+
+
+def _scalars(group, array):
+    out = {key: value for key, value in group.attrs.items()}
+    for key, value in out.items():
+        if isinstance(value, np.ndarray):
+            out[key] = tuple(int(n) for n in value)
+        elif isinstance(value, (np.integer, np.bool_)):
+            out[key] = int(value)
+    out[array] = group[array][()]
+    return out
+
+
+def lava_order(x):
+    """[..., C, H, W] of one population as Lava's [W, H, C]; flat ones as they are."""
+    return np.ascontiguousarray(x.T) if x.ndim == 3 else x
+
+
+class Network:
+    """The processes of one network and its run."""
+
+    def __init__(self, neurons, sources, connections, max_depth):
+        self.neurons, self.sources, self.connections = neurons, sources, connections
+        self.max_depth = max_depth
+        self.started = False
+
+    def run(self, n_steps, on_start):
+        """Run Lava for n_steps; on_start gets the operating system processes once they exist."""
+        last = list(self.neurons.values())[-1]
+        config = Loihi2SimCfg(select_tag="fixed_pt")
+        if not self.started:
+            last.create_runtime(run_cfg=config)
+            self.started = True
+            on_start(self._actors(last.runtime))
+        last.run(condition=RunSteps(num_steps=n_steps), run_cfg=config)
+
+    def _actors(self, runtime):
+        actors = runtime._messaging_infrastructure.actors
+        names = [process.name for process in runtime._executable.proc_builders]
+        names += [f"runtime service {k}" for k in range(len(actors) - len(names))]
+        return dict(zip(names, actors))
+
+
+def build(job, work_dir):
+    """Processes for every population and projection, connected."""
+    neurons, sources, connections, out_ports = {}, [], [], {}
+    depth = {p["name"]: p["depth"] for p in job.populations}
+    for k, p in enumerate(job.populations):
+        if p["role"] == "input":
+            data = job.spikes.transpose(3, 2, 1, 0) if job.spikes.ndim == 4 else job.spikes.T
+            source = RingBuffer(data=np.ascontiguousarray(data).astype(np.int32))
+            source.name = p["name"]
+            sources.append(source)
+            out_ports[p["name"]] = source.s_out
+        else:
+            neurons[p["name"]] = _neuron(k, p, job, work_dir)
+            out_ports[p["name"]] = neurons[p["name"]].s_out
+    for j in job.projections:
+        if depth[j["post"]] != depth[j["pre"]] + 1:
+            raise ValueError(f"{j['pre']} -> {j['post']} skips levels: it would need a delay")
+        connection = _connection(j)
+        connections.append(connection)
+        _join(out_ports[j["pre"]], connection.s_in, flat=isinstance(connection, Dense))
+        _spread(connection.a_out, neurons[j["post"]].a_in)
+    return Network(neurons, sources, connections, max(depth.values()))
+
+
+def _neuron(k, p, job, work_dir):
+    currents = None
+    if p["driven"]:
+        currents = np.stack([lava_order(x) for x in job.currents[p["name"]]]).astype(np.int32)
+    readout = p["role"] == "readout"
+    samples = Samples(
+        n_samples=job.n_samples,
+        n_steps=job.n_steps,
+        depth=p["depth"],
+        currents=currents,
+        spike_file=str(work_dir / f"spikes.{k}.bin"),
+        potential_file=str(work_dir / f"potentials.{k}.bin") if readout else None,
+    )
+    common = {
+        "shape": tuple(reversed(p["shape"])) if len(p["shape"]) == 3 else p["shape"],
+        "samples": samples,
+        "vth": p["threshold_mantissa"],
+        "bias_mant": lava_order(p["bias_mantissa"]),
+        "bias_exp": p["bias_exponent"],
+        "name": p["name"],
+    }
+    if p["reset"] == "zero" and p["v_init_int"] == 0 and p["clamp_until"] == 0 and p["decay"] < 4096:
+        return SampleLIF(du=4095, dv=p["decay"], **common)
+    return IntegrateFire(
+        v_init=p["v_init_int"],
+        subtract=p["reset"] == "subtract",
+        clamp_until=p["clamp_until"],
+        decay=p["decay"],
+        **common,
+    )
+
+
+def _connection(j):
+    mantissa, name = j["mantissa"].astype(np.int64), f"{j['pre']} -> {j['post']}"
+    if "stride" not in j:
+        return Dense(weights=mantissa, weight_exp=j["exponent"], name=name)
+    # Lava: weights [C_out, W, H, C_in], true convolution (flipped), geometry in (x, y); its Conv ignores weight_exp
+    weight = (mantissa << j["exponent"])[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)
+    return Conv(
+        weight=np.ascontiguousarray(weight),
+        input_shape=tuple(reversed(j["in_shape"])),
+        stride=tuple(reversed(j["stride"])),
+        padding=tuple(reversed(j["padding"])),
+        dilation=tuple(reversed(j["dilation"])),
+        groups=j["groups"],
+        name=name,
+    )
+
+
+def _join(out_port, in_port, flat):
+    """A population's spikes into a connection; a dense one reads C, H, W order."""
+    if flat and len(out_port.shape) == 3:
+        out_port.transpose([2, 1, 0]).flatten().connect(in_port)
+    else:
+        out_port.connect(in_port)
+
+
+def _spread(out_port, in_port):
+    """A connection's sums into a population; a dense one writes C, H, W order."""
+    if len(out_port.shape) == 1 and len(in_port.shape) == 3:
+        out_port.reshape(tuple(reversed(in_port.shape))).transpose([2, 1, 0]).connect(in_port)
+    else:
+        out_port.connect(in_port)

@@ -1,0 +1,158 @@
+"""Runs a vendor's worker as a process group of its own and ends it, whatever happens, with nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from neuroport.errors import WorkerError
+
+_POLL_S = 0.05
+_SHARED_MEMORY = Path("/dev/shm")
+_PREFIX = "neuroport"
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Seconds a worker may be silent: until it runs its first sample, and between two samples."""
+
+    start_s: float
+    sample_s: float
+
+
+def new_token() -> str:
+    """A name for the shared memory of one run; it tells which process owns it, so that the dead's can be removed."""
+    return f"{_PREFIX}_{os.getpid()}_{secrets.token_hex(4)}"
+
+
+def run_worker(
+    command: Sequence[str],
+    *,
+    token: str,
+    work_dir: Path,
+    environment: Mapping[str, str],
+    deadlines: Deadlines,
+    on_progress: Callable[[int], None],
+) -> None:
+    """Run the command until it ends by itself; its output goes to `worker.log` in work_dir.
+
+    The worker writes `heartbeat.json` ({state, samples}) as it goes, and `error.json` where it fails. On a missed
+    deadline, a crash, Ctrl-C or any error here, its whole process group is killed and its shared memory freed.
+
+    Raises:
+        WorkerError: it failed, was killed, or was silent for too long; with the reason and the end of its log.
+    """
+    remove_abandoned_memory()
+    log = work_dir / "worker.log"
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=work_dir,
+                env=dict(environment),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise WorkerError(f"the worker '{command[0]}' cannot be started: {error}") from error
+    try:
+        _wait(process, work_dir, deadlines, on_progress)
+    finally:
+        _end_group(process)
+        free_memory(token)
+
+
+def _wait(
+    process: subprocess.Popen[bytes], work_dir: Path, deadlines: Deadlines, on_progress: Callable[[int], None]
+) -> None:
+    last, samples, since = "", 0, time.monotonic()
+    while process.poll() is None:
+        beat = _read(work_dir / "heartbeat.json")
+        text = json.dumps(beat, sort_keys=True)
+        if text != last:
+            last, since = text, time.monotonic()
+            if int(beat.get("samples", 0)) > samples:
+                samples = int(beat["samples"])
+                on_progress(samples)
+        allowed = deadlines.sample_s if beat.get("state") == "running" else deadlines.start_s
+        if time.monotonic() - since > allowed:
+            raise WorkerError(
+                f"the worker was silent for {allowed:.0f} s while {beat.get('state', 'starting')} (after {samples} "
+                f"samples) and was ended; run fewer or shorter samples, or look at its log{_log_end(work_dir)}"
+            )
+        time.sleep(_POLL_S)
+    on_progress(int(_read(work_dir / "heartbeat.json").get("samples", samples)))
+    _check_status(process.returncode, work_dir)
+
+
+def _check_status(status: int, work_dir: Path) -> None:
+    found = _read(work_dir / "error.json")
+    if found:
+        raise WorkerError(
+            f"the worker failed in '{found.get('where')}': {found.get('reason')}{_log_end(work_dir, found)}"
+        )
+    if status < 0:
+        name = signal.Signals(-status).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        raise WorkerError(f"the worker was killed by {name}{hint}; run it again{_log_end(work_dir)}")
+    if status:
+        raise WorkerError(f"the worker ended with exit status {status}{_log_end(work_dir)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _log_end(work_dir: Path, error: Mapping[str, Any] | None = None) -> str:
+    """The last lines of the traceback or the log, for the message."""
+    text = str((error or {}).get("traceback") or "")
+    if not text:
+        with contextlib.suppress(OSError):
+            text = (work_dir / "worker.log").read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()][-8:]
+    return "\n  " + "\n  ".join(lines) if lines else ""
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill every process of the worker's session and wait for the worker itself."""
+    while True:
+        try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=10)
+            return
+        except KeyboardInterrupt:  # a second Ctrl-C must not leave the group alive
+            continue
+        except subprocess.TimeoutExpired:
+            return
+
+
+def free_memory(token: str) -> None:
+    """Remove the shared memory segments of one run."""
+    for path in _SHARED_MEMORY.glob(f"{token}_*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def remove_abandoned_memory() -> None:
+    """Remove segments of neuroport processes that were killed before they could."""
+    for path in _SHARED_MEMORY.glob(f"{_PREFIX}_*_*"):
+        owner = path.name.split("_")[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,148 @@
+"""The deployment directory: everything one deployment is made of, written whole or not at all.
+
+A bundle is filled in a staging directory beside its place and renamed when it is complete, so a reader never meets
+half of one and a failed run leaves an earlier one as it was. `manifest.json` holds the checksum of every file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from neuroport.errors import BundleError
+
+_MANIFEST = "manifest.json"
+_FORMAT = "neuroport-bundle/1"
+_SCRATCH = "scratch"
+
+
+@contextmanager
+def staged_bundle(place: Path) -> Iterator[Path]:
+    """A staging directory that becomes the bundle at `place` when the block ends, and vanishes if it raises.
+
+    A subdirectory `scratch` is there for files that are not kept. An existing bundle at `place` is replaced; any
+    other file or non-empty directory is refused before anything runs.
+
+    Raises:
+        BundleError: `place` is not ours to overwrite, or cannot be written.
+    """
+    check_place(place)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(place)
+        stage = Path(tempfile.mkdtemp(prefix=f".{place.name}.{os.getpid()}.", dir=place.parent))
+    except OSError as error:
+        raise BundleError(
+            f"cannot write to '{place.parent}': {error.strerror or error}; choose another --out"
+        ) from error
+    try:
+        (stage / _SCRATCH).mkdir()
+        yield stage
+        shutil.rmtree(stage / _SCRATCH)
+        stage.chmod(0o755)
+        _seal(stage)
+        _move_into_place(stage, place)
+    except OSError as error:
+        raise BundleError(f"cannot write the bundle '{place}': {error.strerror or error}") from error
+    finally:
+        with _no_interrupt():
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def check_place(place: Path) -> None:
+    """Refuse a place that holds something which is not a bundle.
+
+    Raises:
+        BundleError: a file, or a directory with other content.
+    """
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise BundleError(f"'{place}' is not a directory; choose another --out")
+    if place.is_dir() and any(place.iterdir()) and not (place / _MANIFEST).is_file():
+        raise BundleError(
+            f"'{place}' holds files that neuroport did not write, which a bundle would replace; choose another --out"
+        )
+
+
+def verify(place: Path) -> None:
+    """Compare every file of a bundle with its checksum.
+
+    Raises:
+        BundleError: no bundle, a file missing, cut short, edited or added.
+    """
+    try:
+        manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        expected = dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"'{place}' is not a bundle of neuroport ({_MANIFEST}: {error})") from error
+    if manifest.get("format") != _FORMAT:
+        raise BundleError(f"bundle '{place}' has format {manifest.get('format')}; this neuroport reads {_FORMAT}")
+    found = _checksums(place)
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            state = "is missing" if name not in found else "was added" if name not in expected else "was changed"
+            raise BundleError(f"bundle '{place}': file '{name}' {state} since it was written; deploy again")
+
+
+def _seal(stage: Path) -> None:
+    content = {"format": _FORMAT, "files": _checksums(stage)}
+    (stage / _MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _MANIFEST)
+    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def _move_into_place(stage: Path, place: Path) -> None:
+    with _no_interrupt():
+        if not place.exists():
+            stage.rename(place)
+            return
+        old = Path(tempfile.mkdtemp(prefix=f".{place.name}.{os.getpid()}.", dir=place.parent))
+        place.rename(old / "old")
+        try:
+            stage.rename(place)
+        except OSError:
+            (old / "old").rename(place)
+            raise
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Staging directories of processes that were killed before they could clean up."""
+    for path in place.parent.glob(f".{place.name}.*.*"):
+        owner = path.name.removeprefix(f".{place.name}.").split(".")[0]
+        if owner.isdigit() and not _is_running(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back while files change places (signals can only be held back in the main thread)."""
+    before = None
+    with contextlib.suppress(ValueError):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)

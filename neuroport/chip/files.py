@@ -1,0 +1,168 @@
+"""Integer networks, inputs and traces as HDF5 files: what lies in a bundle and what a vendor's worker reads.
+
+Layout (a worker needs h5py and numpy only): `populations/<k>` and `projections/<k>` in topological order, scalars as
+attributes, arrays as datasets; spikes bit-packed along the neuron axis (numpy.packbits) as [S, T, ceil(N / 8)].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroport.chip.inputs import IntInputs
+from neuroport.chip.network import (
+    IntConv2d,
+    IntDense,
+    IntNetwork,
+    IntPopulation,
+    IntProjection,
+    IntSynapse,
+)
+from neuroport.chip.target import Arithmetic
+from neuroport.chip.trace import Trace
+from neuroport.errors import BundleError
+from neuroport.snn.operators import ConvGeometry
+
+_POPULATION_SCALARS = (
+    "name",
+    "role",
+    "threshold_mantissa",
+    "bias_exponent",
+    "v_init_int",
+    "reset",
+    "decay",
+    "clamp_until",
+    "driven",
+    "unit",
+)
+_GEOMETRY = ("in_shape", "out_shape", "kernel", "stride", "padding", "dilation", "groups")
+
+
+def write_network(path: Path, network: IntNetwork) -> None:
+    """Write the integer network to a new file."""
+    with h5py.File(path, "w") as f:
+        f.attrs.update(target=network.target, readout=network.readout, arithmetic=network.arithmetic.model_dump_json())
+        for k, p in enumerate(network.populations):
+            group = f.create_group(f"populations/{k}")
+            group.attrs.update({key: getattr(p, key) for key in _POPULATION_SCALARS})
+            group.attrs.update(shape=p.shape, depth=network.depth[p.name])
+            group.create_dataset("bias_mantissa", data=p.bias_mantissa, compression="gzip")
+        for k, j in enumerate(network.projections):
+            group = f.create_group(f"projections/{k}")
+            group.attrs.update(pre=j.pre, post=j.post, exponent=j.exponent)
+            group.create_dataset("mantissa", data=j.synapse.mantissa, compression="gzip")
+            if isinstance(j.synapse, IntConv2d):
+                group.attrs.update({key: getattr(j.synapse.geometry, key) for key in _GEOMETRY})
+
+
+def read_network(path: Path) -> IntNetwork:
+    """Read an integer network; every range is checked again.
+
+    Raises:
+        BundleError: not such a file, or one that is cut short. DoesNotFitError: a number out of range.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            arithmetic = Arithmetic.model_validate_json(f.attrs["arithmetic"])
+            populations = tuple(_population(f["populations"][str(k)]) for k in range(len(f["populations"])))
+            projections = tuple(_projection(f["projections"][str(k)]) for k in range(len(f.get("projections", ()))))
+            target, readout = str(f.attrs["target"]), str(f.attrs["readout"])
+    except (OSError, KeyError, ValueError) as error:
+        raise BundleError(f"'{path}' is not an integer network of neuroport, or is damaged: {error}") from error
+    return IntNetwork(target, arithmetic, populations, projections, "count" if readout == "count" else "membrane")
+
+
+def _population(group: h5py.Group) -> IntPopulation:
+    a = group.attrs
+    return IntPopulation(
+        name=str(a["name"]),
+        shape=tuple(int(n) for n in a["shape"]),
+        role=cast(Any, str(a["role"])),
+        threshold_mantissa=int(a["threshold_mantissa"]),
+        bias_mantissa=group["bias_mantissa"][()],
+        bias_exponent=int(a["bias_exponent"]),
+        v_init_int=int(a["v_init_int"]),
+        reset=cast(Any, str(a["reset"])),
+        decay=int(a["decay"]),
+        clamp_until=int(a["clamp_until"]),
+        driven=bool(a["driven"]),
+        unit=int(a["unit"]),
+    )
+
+
+def _projection(group: h5py.Group) -> IntProjection:
+    a, mantissa = group.attrs, group["mantissa"][()]
+    synapse: IntSynapse = IntDense(mantissa)
+    if "stride" in a:
+        values = {key: tuple(int(n) for n in a[key]) for key in _GEOMETRY if key != "groups"}
+        synapse = IntConv2d(mantissa, ConvGeometry(**cast(Any, values), groups=int(a["groups"])))
+    return IntProjection(str(a["pre"]), str(a["post"]), synapse, int(a["exponent"]))
+
+
+def write_inputs(path: Path, inputs: IntInputs) -> None:
+    """Write the inputs of all samples to a new file."""
+    with h5py.File(path, "w") as f:
+        f.attrs.update(n_samples=inputs.n_samples, n_steps=inputs.n_steps)
+        if inputs.spikes is not None:
+            _write_bits(f, "spikes", inputs.spikes)
+        for k, (name, mantissa) in enumerate(inputs.currents.items()):
+            dataset = f.create_dataset(f"currents/{k}", data=mantissa, compression="gzip")
+            dataset.attrs["name"] = name
+
+
+def read_inputs(path: Path) -> IntInputs:
+    """Read inputs.
+
+    Raises:
+        BundleError: not such a file, or one that is cut short.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            spikes = _read_bits(f["spikes"]) if "spikes" in f else None
+            currents = {str(d.attrs["name"]): d[()] for d in f["currents"].values()} if "currents" in f else {}
+            return IntInputs(int(f.attrs["n_samples"]), int(f.attrs["n_steps"]), spikes, currents)
+    except (OSError, KeyError, ValueError) as error:
+        raise BundleError(f"'{path}' is not an input file of neuroport, or is damaged: {error}") from error
+
+
+def write_trace(path: Path, spikes: Mapping[str, NDArray[np.uint8]], potentials: Mapping[str, NDArray[Any]]) -> None:
+    """Write spikes, and potentials where there are any, of each population to a new file."""
+    with h5py.File(path, "w") as f:
+        for k, (name, raster) in enumerate(spikes.items()):
+            _write_bits(f, f"spikes/{k}", raster).attrs["name"] = name
+        for k, (name, v) in enumerate(potentials.items()):
+            f.create_dataset(f"potentials/{k}", data=v, compression="gzip").attrs["name"] = name
+
+
+def read_trace(path: Path) -> Trace:
+    """Read spikes and potentials.
+
+    Raises:
+        BundleError: not such a file, or one that is cut short.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            spikes = {str(d.attrs["name"]): _read_bits(d) for d in f["spikes"].values()}
+            potentials = {str(d.attrs["name"]): d[()].astype(np.int64) for d in f.get("potentials", {}).values()}
+            return Trace(spikes, potentials)
+    except (OSError, KeyError, ValueError) as error:
+        raise BundleError(f"'{path}' is not a spike file of neuroport, or is damaged: {error}") from error
+
+
+def _write_bits(f: h5py.File, name: str, raster: NDArray[np.uint8]) -> h5py.Dataset:
+    flat = raster.reshape(*raster.shape[:2], -1)
+    dataset = f.create_dataset(name, data=np.packbits(flat, axis=-1), compression="gzip")
+    dataset.attrs["shape"] = raster.shape[2:]
+    return dataset
+
+
+def _read_bits(dataset: h5py.Dataset) -> NDArray[np.uint8]:
+    packed, shape = dataset[()], tuple(int(n) for n in dataset.attrs["shape"])
+    n = int(np.prod(shape))
+    bits = np.unpackbits(packed, axis=-1, count=n)
+    return bits.reshape(*packed.shape[:2], *shape)

@@ -1,0 +1,73 @@
+"""What the samples are on the chip: spikes of the input population, or input currents as biases of the first ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuroport.chip.network import IntNetwork
+from neuroport.errors import DoesNotFitError
+from neuroport.snn.encode import rate_spikes
+from neuroport.snn.network import SpikingNetwork
+from neuroport.snn.operators import apply
+
+
+@dataclass(frozen=True, eq=False)
+class IntInputs:
+    """Inputs of S samples in chip integers.
+
+    spikes: [S, T, *shape] uint8 of the spike source, or None; currents: for each driven population bias mantissas
+    [S, *shape] int32 that include the population's own bias.
+    """
+
+    n_samples: int
+    n_steps: int
+    spikes: NDArray[np.uint8] | None
+    currents: Mapping[str, NDArray[np.int32]]
+
+    def sample(self, s: int) -> IntInputs:
+        """Inputs of sample s alone."""
+        spikes = None if self.spikes is None else self.spikes[s : s + 1]
+        return IntInputs(1, self.n_steps, spikes, {name: x[s : s + 1] for name, x in self.currents.items()})
+
+
+def encode_inputs(
+    float_network: SpikingNetwork, network: IntNetwork, images: NDArray[np.float32], n_steps: int
+) -> IntInputs:
+    """Inputs for images [S, ...], the same integers for the core and for every backend.
+
+    Raises:
+        DoesNotFitError: an input current is beyond the bias range of the chip, with layer, sample and value.
+        DataError: rate coding of values outside [0, 1].
+    """
+    images = images.reshape(len(images), *float_network.input.shape)
+    if float_network.encoding == "rate":
+        return IntInputs(len(images), n_steps, rate_spikes(images, n_steps), {})
+    currents: dict[str, NDArray[np.int32]] = {}
+    batch = torch.from_numpy(np.ascontiguousarray(images)).double()
+    for population in (p for p in network.populations if p.driven):
+        total = torch.as_tensor(float_network.by_name[population.name].bias, dtype=torch.float64)
+        for projection in float_network.incoming[population.name]:
+            if projection.pre == float_network.input.name:
+                total = total + apply(projection.operator, batch)
+        scaled = total.numpy() * (population.unit / (1 << population.bias_exponent))
+        currents[population.name] = _checked(np.rint(scaled), population.name, network)
+    return IntInputs(len(images), n_steps, None, currents)
+
+
+def _checked(mantissa: NDArray[np.float64], name: str, network: IntNetwork) -> NDArray[np.int32]:
+    sheet = network.arithmetic.bias
+    outside = (mantissa < sheet.mantissa_min) | (mantissa > sheet.mantissa_max)
+    if outside.any():
+        sample = int(np.argwhere(outside.reshape(len(mantissa), -1).any(1))[0, 0])
+        worst = mantissa[sample].reshape(-1)[np.abs(mantissa[sample]).argmax()]
+        raise DoesNotFitError(
+            f"layer '{name}': sample {sample} needs an input current of mantissa {worst:.0f}, {network.target} allows "
+            f"{sheet.mantissa_min} to {sheet.mantissa_max}; its pixels lie outside the range of the calibration data; "
+            f"scale both the same way"
+        )
+    return mantissa.astype(np.int32)

@@ -1,0 +1,213 @@
+"""The integer network: what a chip is programmed with. Nothing in it is a float."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroport.chip.target import Arithmetic
+from neuroport.errors import DoesNotFitError
+from neuroport.snn.network import Reset, Role
+from neuroport.snn.operators import ConvGeometry, Shape
+
+IntArray = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class IntDense:
+    """mantissa: [n_out, n_in] int32; a population of any shape is read in C order."""
+
+    mantissa: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class IntConv2d:
+    """mantissa: [C_out, C_in / groups, kH, kW] int32, cross-correlation as in torch."""
+
+    mantissa: IntArray
+    geometry: ConvGeometry
+
+
+IntSynapse = IntDense | IntConv2d
+
+
+@dataclass(frozen=True, eq=False)
+class IntPopulation:
+    """Neurons in chip integers.
+
+    threshold = threshold_mantissa << threshold shift; bias = bias_mantissa << bias_exponent, mantissa of the
+    population's shape. `driven`: every sample adds its own input current, a bias mantissa under the same exponent.
+    `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it).
+    """
+
+    name: str
+    shape: Shape
+    role: Role
+    threshold_mantissa: int
+    bias_mantissa: IntArray
+    bias_exponent: int
+    v_init_int: int
+    reset: Reset
+    decay: int
+    clamp_until: int
+    driven: bool
+    unit: int
+
+    @property
+    def n_neurons(self) -> int:
+        """Number of neurons."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class IntProjection:
+    """Synapses of weight mantissa << exponent."""
+
+    pre: str
+    post: str
+    synapse: IntSynapse
+    exponent: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class IntNetwork:
+    """Populations in topological order with their projections, and the arithmetic they run in.
+
+    A population of role 'input' is a spike source; under current encoding there is none, and the populations that
+    read the image are `driven`. `readout`: 'membrane' (v after the last step) or 'count' (spikes).
+
+    Raises:
+        DoesNotFitError: a number is outside a range of the arithmetic; layer, value, limit and chip are named.
+    """
+
+    target: str
+    arithmetic: Arithmetic
+    populations: tuple[IntPopulation, ...]
+    projections: tuple[IntProjection, ...]
+    readout: Literal["membrane", "count"]
+
+    def __post_init__(self) -> None:
+        """Check every range of the arithmetic before anything runs."""
+        for population in self.populations:
+            _check_population(population, self)
+        for population in self.populations:
+            _check_synaptic_sums(population, self)
+
+    @cached_property
+    def by_name(self) -> Mapping[str, IntPopulation]:
+        """Populations by name."""
+        return {p.name: p for p in self.populations}
+
+    @cached_property
+    def incoming(self) -> Mapping[str, tuple[IntProjection, ...]]:
+        """Projections into each population."""
+        return {p.name: tuple(j for j in self.projections if j.post == p.name) for p in self.populations}
+
+    @cached_property
+    def depth(self) -> Mapping[str, int]:
+        """Projections on the longest path to each population: the steps by which a chip runs behind the core."""
+        depth: dict[str, int] = {}
+        for p in self.populations:
+            depth[p.name] = max((depth[j.pre] + 1 for j in self.incoming[p.name]), default=0)
+        return depth
+
+    @property
+    def input(self) -> IntPopulation | None:
+        """The spike source, None under current encoding."""
+        return next((p for p in self.populations if p.role == "input"), None)
+
+    @property
+    def output(self) -> IntPopulation:
+        """The population the answer is read from."""
+        return next(p for p in reversed(self.populations) if p.role == "readout")
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons on the chip (a spike source is none)."""
+        return sum(p.n_neurons for p in self.populations if p.role != "input")
+
+    @property
+    def n_synapses(self) -> int:
+        """Synapses on the chip; a convolution's shared weights count once per use."""
+        return sum(n_synapses(j.synapse) for j in self.projections)
+
+
+def n_synapses(synapse: IntSynapse) -> int:
+    """Connections of one projection, borders included as if nothing were padded away."""
+    if isinstance(synapse, IntDense):
+        return synapse.mantissa.size
+    return synapse.mantissa.size * math.prod(synapse.geometry.out_shape[1:])
+
+
+def sum_bound(synapse: IntSynapse) -> int:
+    """Largest |sum| one step of 0/1 spikes can give: max over neurons of max(sum w+, sum |w-|), exponent left out."""
+    rows = synapse.mantissa.reshape(len(synapse.mantissa), -1).astype(np.int64)
+    return int(max(np.maximum(rows, 0).sum(1).max(initial=0), np.maximum(-rows, 0).sum(1).max(initial=0)))
+
+
+def _check_population(p: IntPopulation, network: IntNetwork) -> None:
+    a, chip = network.arithmetic, network.target
+    if p.role == "input":
+        return
+    if not 1 <= p.threshold_mantissa <= a.threshold.mantissa_max:
+        raise DoesNotFitError(
+            f"layer '{p.name}': threshold mantissa {p.threshold_mantissa}, {chip} allows 1 to "
+            f"{a.threshold.mantissa_max}; a larger one would never fire; rescale the layer"
+        )
+    low, high = int(p.bias_mantissa.min(initial=0)), int(p.bias_mantissa.max(initial=0))
+    if low < a.bias.mantissa_min or high > a.bias.mantissa_max or not 0 <= p.bias_exponent <= a.bias.exponent_max:
+        raise DoesNotFitError(
+            f"layer '{p.name}': bias mantissas {low} to {high} with exponent {p.bias_exponent}, {chip} allows "
+            f"{a.bias.mantissa_min} to {a.bias.mantissa_max} with exponent 0 to {a.bias.exponent_max}; "
+            f"rescale the layer"
+        )
+    if abs(p.v_init_int) > a.membrane.limit:
+        raise DoesNotFitError(
+            f"layer '{p.name}': initial potential {p.v_init_int}, {chip} holds +-{a.membrane.limit}; rescale the layer"
+        )
+    if p.reset not in a.resets or (p.v_init_int and not a.v_init):
+        found = f"reset '{p.reset}'" if p.reset not in a.resets else "an initial potential"
+        raise DoesNotFitError(
+            f"layer '{p.name}' needs {found}, {chip}'s neuron offers reset {' or '.join(a.resets)}"
+            f"{'' if a.v_init else ' and starts at 0'}; choose another recipe or target"
+        )
+    if not 0 <= p.decay <= 1 << a.decay_bits:
+        raise DoesNotFitError(
+            f"layer '{p.name}': voltage decay {p.decay}, {chip} allows 0 to {1 << a.decay_bits}; check the leak"
+        )
+
+
+def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
+    a, chip = network.arithmetic, network.target
+    total = 0
+    for j in network.incoming[p.name]:
+        m = j.synapse.mantissa
+        low, high = int(m.min(initial=0)), int(m.max(initial=0))
+        sheet = a.weights.excitatory if low >= 0 else a.weights.inhibitory if high <= 0 else a.weights.mixed
+        if low < sheet.minimum or high > sheet.maximum or bool((m % sheet.step).any()):
+            raise DoesNotFitError(
+                f"layer '{p.name}': weights from '{j.pre}' are {low} to {high}, {chip} holds multiples of {sheet.step} "
+                f"from {sheet.minimum} to {sheet.maximum}; quantize the layer again"
+            )
+        if not 0 <= j.exponent <= a.weights.exponent_max:
+            raise DoesNotFitError(
+                f"layer '{p.name}': weight exponent {j.exponent} from '{j.pre}', {chip} allows 0 to "
+                f"{a.weights.exponent_max}; rescale the layer"
+            )
+        if not m.any():
+            raise DoesNotFitError(
+                f"layer '{p.name}': all weights from '{j.pre}' are 0 on {chip}, so nothing would arrive; "
+                f"check the trained weights, or use a target with more weight bits"
+            )
+        total += sum_bound(j.synapse) << j.exponent
+    if total > a.synaptic_limit:
+        raise DoesNotFitError(
+            f"layer '{p.name}': one step can add weights up to {total}, {chip}'s accumulator holds "
+            f"{a.synaptic_limit} before it overflows; use smaller weights (a smaller threshold) or fewer inputs"
+        )

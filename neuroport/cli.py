@@ -1,0 +1,164 @@
+"""The command line: parse, call a verb, show the result. Heavy imports wait until a command needs them.
+
+Exit codes: 0 all equal; 1 the backend differs from the core; 2 wrong use; 3 the network cannot be converted or does
+not fit; 4 a toolchain is missing or failed; 130 interrupted; 70 a bug in neuroport.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from neuroport.errors import NeuroportError
+
+_INTERRUPTED, _BUG, _TERMINATED = 130, 70, 143
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Takes a trained neural network to a neuromorphic chip and proves, spike for spike, what arrived there.",
+)
+targets_app = typer.Typer(
+    no_args_is_help=False, rich_markup_mode=None, help="Targets: the list, one datasheet, its toolchain."
+)
+app.add_typer(targets_app, name="targets")
+
+
+def main() -> None:
+    """Entry point of the `neuroport` command."""
+    app()
+
+
+@contextmanager
+def _reporting() -> Iterator[None]:
+    """Turn every ending of a command into one clear message and its exit code."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except NeuroportError as error:
+        _say(f"error: {error}")
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        _say("interrupted; nothing was written")
+        raise SystemExit(_INTERRUPTED) from error
+    except BrokenPipeError as error:
+        raise SystemExit(_TERMINATED) from error
+    except Exception as error:
+        traceback.print_exc()
+        _say(f"error: this is a bug in neuroport ({type(error).__name__}); please report it with the lines above")
+        raise SystemExit(_BUG) from error
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+@app.command()
+def deploy(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A .pt2 file, or package.module:callable; the embedded digits network if left out."),
+    ] = None,
+    target: Annotated[str, typer.Option(help="Chip or simulator: a name of `neuroport targets`, or a YAML file.")] = (
+        "loihi-sim"
+    ),
+    backend: Annotated[str | None, typer.Option(help="What runs it; the target's first choice if left out.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Conversion recipe: a name, or a YAML file.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)] = None,
+    samples: Annotated[int, typer.Option(help="Test samples to the backend.", min=1)] = 20,
+    evaluate: Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Bundle directory; neuroport-out/MODEL-TARGET if left out.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json to standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Convert, quantize, run on the chip's simulator, and compare every spike."""
+    with _reporting():
+        from neuroport.deployment import DeployOptions, Silent
+        from neuroport.deployment import deploy as run
+        from neuroport.terminal import TerminalProgress, show_deployment
+
+        options = DeployOptions(
+            model=model,
+            weights=weights,
+            data=data,
+            scale=scale,
+            target=target,
+            backend=backend,
+            recipe=recipe,
+            steps=steps,
+            samples=samples,
+            eval_samples=evaluate or None,
+            out=out,
+            seed=seed,
+        )
+        if quiet:
+            result = run(options, Silent())
+        else:
+            with TerminalProgress() as progress:
+                result = run(options, progress)
+        if as_json:
+            sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+        elif not quiet:
+            show_deployment(result)
+        if not result.is_equal:
+            _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
+            raise SystemExit(1)
+
+
+@targets_app.callback(invoke_without_command=True)
+def targets(context: typer.Context) -> None:
+    """List the targets and what is ready."""
+    if context.invoked_subcommand is None:
+        with _reporting():
+            from neuroport.terminal import show_targets
+
+            show_targets()
+
+
+@targets_app.command("show")
+def targets_show(name: Annotated[str, typer.Argument(help="Target name, or a YAML file.")]) -> None:
+    """Show one datasheet with its sources, and the state of its toolchain."""
+    with _reporting():
+        from neuroport.terminal import show_target
+
+        show_target(name)
+
+
+@targets_app.command("install")
+def targets_install(
+    name: Annotated[str, typer.Argument(help="Target name, or a YAML file.")],
+    force: Annotated[bool, typer.Option("--force", help="Make it again even if it is ready.")] = False,
+) -> None:
+    """Make the toolchain of a target ahead of time."""
+    with _reporting():
+        from neuroport.chip.target import load_target
+        from neuroport.toolchains import ensure
+
+        sheet = load_target(name).toolchain
+        if sheet is None:
+            _say(f"target '{name}' needs no toolchain")
+            return
+        made = ensure(sheet.spec, force=force, on_progress=_say)
+        _say(f"ready: {made.root}")

@@ -1,0 +1,1 @@
+"""Normalization: activation statistics, activation scales, and the recipes that choose among methods."""

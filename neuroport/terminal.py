@@ -1,0 +1,122 @@
+"""What the command line shows: progress while it runs, then tables."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from neuroport.chip.target import Target, load_target
+from neuroport.datasheets import names, read_text
+from neuroport.deployment import Deployment
+from neuroport.toolchains import status
+
+
+class TerminalProgress:
+    """Stages and sample counts on standard error: a live line on a terminal, plain lines anywhere else."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+        self.task = self.bar.add_task("starting", total=None)
+
+    def __enter__(self) -> Self:
+        """Start the live line."""
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the live line away."""
+        if self.live:
+            self.bar.stop()
+
+    def stage(self, text: str) -> None:
+        """A new stage begins."""
+        if self.live:
+            self.bar.remove_task(self.task)
+            self.task = self.bar.add_task(text, total=None)
+        else:
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def samples(self, n_done: int, n_total: int) -> None:
+        """Samples finished on the backend."""
+        if self.live:
+            self.bar.update(self.task, completed=n_done, total=n_total)
+
+
+def show_deployment(result: Deployment) -> None:
+    """The ladder, the layers, the exact comparison and the verdict."""
+    console, report = Console(), result.report
+    ladder = Table(
+        "rung", title=f"{report['model']} on {report['target']} ({report['recipe']}, {report['steps']} steps)"
+    )
+    for heading in ("samples", "accuracy", "same class as the rung before"):
+        ladder.add_column(heading, justify="right")
+    for rung in result.rungs:
+        agreement = "" if rung.agreement is None else f"{100 * rung.agreement:.2f} %"
+        ladder.add_row(rung.name, str(rung.samples), f"{100 * rung.accuracy:.2f} %", agreement)
+    console.print(ladder)
+    layers = Table("layer", "shape", title="layers")
+    for heading in ("neurons", "synapses", "weight error", "spikes per step", "silent neurons"):
+        layers.add_column(heading, justify="right")
+    for row in report["layers"]:
+        layers.add_row(*_layer_cells(row))
+    total = report["network"]
+    layers.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", "", "", "", style="bold")
+    console.print(layers)
+    for warning in report["warnings"]:
+        console.print(f"note: {warning}", markup=False, highlight=False)
+    c = result.comparison
+    console.print(
+        f"exact comparison with {report['backend']['name']}: {c.samples} samples, {c.populations} populations, "
+        f"{c.compared_spikes:,} spikes, {c.mismatches:,} mismatches",
+        highlight=False,
+    )
+    verdict = "every spike equal" if result.is_equal else "DIFFERENT"
+    console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _layer_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        row["name"],
+        "x".join(map(str, row["shape"])),
+        f"{row['neurons']:,}",
+        f"{row['synapses']:,}" if row["synapses"] else "input current",
+        f"{100 * row['weight_error']:.2f} %" if row["synapses"] else "",
+        f"{row['mean_rate']:.3f}" if row["mean_rate"] else "0",
+        f"{100 * row['silent_fraction']:.0f} %",
+    )
+
+
+def show_targets() -> None:
+    """All targets with their backends and the state of their toolchains."""
+    table = Table("target", "what it is", "backends", "toolchain")
+    for name in names("targets"):
+        target = load_target(name)
+        table.add_row(name, target.summary, ", ".join(target.backends), _toolchain_state(target))
+    Console().print(table)
+
+
+def show_target(name: str) -> None:
+    """The datasheet as it stands in its file, sources included, and its toolchain."""
+    target = load_target(name)
+    console = Console()
+    console.print(read_text("targets", name).rstrip(), markup=False, highlight=False, soft_wrap=True)
+    console.print(f"\ntoolchain: {_toolchain_state(target)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _toolchain_state(target: Target) -> str:
+    if target.toolchain is None:
+        return "none needed"
+    found = status(target.toolchain.spec)
+    detail = f" ({found.detail})" if found.state == "broken" else ""
+    hint = "; made on first use" if found.state == "not installed" else ""
+    return f"{target.toolchain.name}: {found.state}{detail}{hint}"

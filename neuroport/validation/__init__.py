@@ -1,0 +1,1 @@
+"""Validation: the ladder of rungs on the same samples, the exact comparison, and the report."""
