@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from neuroport.chip.oracle import run_oracle
     from neuroport.chip.quantize import quantize
     from neuroport.chip.target import load_target
-    from neuroport.deployment import DeployOptions, Deployment, deploy
+    from neuroport.deployment import Deployment, DeployOptions, deploy
     from neuroport.errors import NeuroportError
     from neuroport.normalize.convert import convert
     from neuroport.normalize.recipe import load_recipe

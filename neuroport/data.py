@@ -80,10 +80,8 @@ def load_npz(path: Path, *, scale: float | None = None, seed: int = 0) -> Datase
 def _parts(
     arrays: dict[str, NDArray[np.generic]], path: Path, seed: int
 ) -> tuple[NDArray[np.generic], NDArray[np.int64], NDArray[np.generic], NDArray[np.int64]]:
-    if "x_train" in arrays or "x_test" in arrays:
-        wanted = ("x_train", "y_train", "x_test", "y_test")
-    else:
-        wanted = ("x", "y")
+    has_parts = "x_train" in arrays or "x_test" in arrays
+    wanted = ["x_train", "y_train", "x_test", "y_test"] if has_parts else ["x", "y"]
     missing = [name for name in wanted if name not in arrays]
     if missing:
         what = "labels are missing" if all(name.startswith("y") for name in missing) else "arrays are missing"
@@ -91,7 +89,7 @@ def _parts(
             f"'{path}': {what}: {', '.join(missing)} not found among {', '.join(sorted(arrays)) or 'no arrays'}; "
             f"give x_train, y_train, x_test, y_test or x, y"
         )
-    if wanted == ("x", "y"):
+    if not has_parts:
         x, y = arrays["x"], _labels(arrays["y"], "y", len(arrays["x"]), path)
         order = np.random.default_rng(seed).permutation(len(x))
         n = max(1, round(_TRAIN_FRACTION * len(x)))

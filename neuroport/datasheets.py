@@ -47,7 +47,7 @@ def load_document(kind: Kind, name: str | Path, model: type[Document]) -> Docume
     """
     path = _find(kind, name)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         problem = " ".join(str(error).split())
         raise DatasheetError(f"{_WORD[kind]} '{path}' cannot be read: {problem}") from error

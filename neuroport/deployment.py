@@ -38,7 +38,6 @@ from neuroport.validation.report import SCHEMA, layer_rows, versions, write_repo
 _CALIBRATION_SAMPLES = 1000
 _MIN_CLASSES = 2
 _EXAMPLES = 3  # samples a module is traced with
-_WORTH_SAYING = 0.01  # register ends reached per neuron over the whole evaluation
 
 
 class Progress(Protocol):
@@ -248,9 +247,9 @@ def readout_scores(network: IntNetwork, trace: Trace) -> NDArray[np.float64]:
     name = network.output.name
     if network.readout == "count":
         spikes = trace.spikes[name]
-        return spikes.sum(1, dtype=np.int64).reshape(len(spikes), -1).astype(np.float64)
+        return np.asarray(spikes.sum(1).reshape(len(spikes), -1), np.float64)
     v = trace.potentials[name]
-    return v[:, -1].reshape(len(v), -1).astype(np.float64)
+    return np.asarray(v[:, -1].reshape(len(v), -1), np.float64)
 
 
 def warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -260,10 +259,16 @@ def warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in hidden:
         if row["mean_rate"] == 0:
             found.append(f"layer '{row['name']}' never fired: nothing reaches the layers behind it; use more steps")
-        elif row["overflows"] > _WORTH_SAYING * row["neurons"]:
-            found.append(f"layer '{row['name']}': {row['overflows']} times a register was at its end (saturated)")
-    if readout["overflows"]:
-        found.append(f"readout '{readout['name']}': {readout['overflows']} times a potential left its register")
+        elif row["overflows"]:
+            found.append(
+                f"layer '{row['name']}': {row['overflows']} times a current or potential left its register; "
+                f"its rates may be wrong"
+            )
+    if readout["overflows"] + readout["floored"]:
+        found.append(
+            f"readout '{readout['name']}': {readout['overflows'] + readout['floored']} times a potential left its "
+            f"register; its scores may be wrong; use fewer steps"
+        )
     return found
 
 

@@ -36,10 +36,11 @@ BACKEND = """
 import os, pathlib, time, zipfile
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
     note = pathlib.Path(__file__).with_name("builds")
-    pause_s = 0 if note.exists() else PAUSE
+    end = time.time() + (0 if note.exists() else PAUSE)
     with note.open("a") as file:
         file.write(f"{os.getpid()}\\n")
-    time.sleep(pause_s)
+    while time.time() < end and not note.with_name("go").exists():
+        time.sleep(0.02)
     with zipfile.ZipFile(os.path.join(wheel_directory, "slowpkg-1.0-py3-none-any.whl"), "w") as wheel:
         wheel.writestr("slowpkg.py", "def main():\\n    print('slowpkg runs')\\n")
         for name, text in {
@@ -71,7 +72,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def slow_package(tmp_path: Path, pause_s: float, dependencies: str = "") -> ToolchainSpec:
-    """A spec of one package whose installation pauses inside its first build."""
+    """A spec of one package whose installation pauses inside its first build, or until the file `go` is there."""
     (folder := tmp_path / "slowpkg").mkdir()
     (folder / "pyproject.toml").write_text(PROJECT.replace("DEPENDENCIES", dependencies))
     (folder / "backend.py").write_text(BACKEND.replace("PAUSE", str(pause_s)))
@@ -79,15 +80,13 @@ def slow_package(tmp_path: Path, pause_s: float, dependencies: str = "") -> Tool
 
 
 def wait_for_builds(tmp_path: Path) -> list[int]:
-    """The process ids of the builds so far, at least one."""
     note = tmp_path / "slowpkg" / "builds"
     wait_until(lambda: note.exists() and note.read_text().endswith("\n"))
     return [int(line) for line in note.read_text().split()]
 
 
 def start_child(spec: ToolchainSpec) -> subprocess.Popen[str]:
-    """Start `ensure` in a process of its own, which gives up after a minute."""
-    argv = [sys.executable, "-c", CHILD, spec.name, spec.python, *spec.requires]
+    argv = [sys.executable, "-u", "-c", CHILD, spec.name, spec.python, *spec.requires]
     env = os.environ | {"PYTHONPATH": str(Path(neuroport.__file__).parents[1])}
     return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
 
@@ -154,7 +153,6 @@ def test_python_is_looked_for_in_order(bare: Path, monkeypatch: pytest.MonkeyPat
     assert find_python("3.10") == bare / "pyenv/versions/3.10.13/bin/python"
     script(bare / "pyenv/versions/3.10.13/bin/python", "exit 1")
     assert find_python("3.10") == bare / "pyenv/versions/3.10.9/bin/python"
-    # On PATH: a broken shim, the wrong version, no interpreter at all; the fourth counts.
     for n, body in enumerate(("exit 127", answer("3.9.1"), "echo hello", answer("3.10.1"), answer("3.10.2"))):
         script(bare / f"bin{n}" / "python3.10", body)
     monkeypatch.setenv("PATH", os.pathsep.join(str(bare / f"bin{n}") for n in range(6)))
@@ -197,15 +195,14 @@ def test_a_variable_that_names_no_such_python(bare: Path, monkeypatch: pytest.Mo
 def test_nothing_found_lists_what_was_tried(bare: Path, monkeypatch: pytest.MonkeyPatch, downloads: str) -> None:
     monkeypatch.setenv("UV_PYTHON_DOWNLOADS", downloads)
     script(bare / "bin/python3.10", "echo 'pyenv: python3.10: command not found' >&2; exit 127")
-    said: list[str] = []
     with pytest.raises(ToolchainMissingError, match=r"install Python 3\.10.*--backend cpu or --target cpu") as caught:
-        find_python("3.10", on_progress=said.append)
+        find_python("3.10", on_progress=(say := Mock()))
     tried = [line.strip().split(": ", 1) for line in str(caught.value).splitlines()[1:]]
     origins = " ".join(origin.split()[0] for origin, _ in tried)
     assert origins == "NEUROPORT_PYTHON_3_10 the python3.10 python3.10 pyenv managed download downloaded"
     assert tried[2][1].endswith("exit code 127 pyenv: python3.10: command not found")
     assert {"manual": "connectivity is disabled", "never": "not allowed"}[downloads] in tried[6][1]
-    assert said == ["Python 3.10 is not on this machine; uv downloads it"]
+    say.assert_called_once_with("Python 3.10 is not on this machine; uv downloads it")
 
 
 def test_an_interpreter_that_hangs_or_leaves_a_process_is_ended(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,8 +245,8 @@ def test_what_is_installed_runs_after_the_rename(tmp_path: Path) -> None:
         ensure(needy)
     spec = ToolchainSpec("slow", RUNNING, (), requires_no_deps=needy.requires, imports=("slowpkg",))
     made = ensure(spec)
-    assert made.packages == {"slowpkg": "1.0"}
     module = next(made.root.glob("lib/*/site-packages/slowpkg.py"))
+    assert (made.packages, module.stat().st_nlink) == ({"slowpkg": "1.0"}, 1), "no link into uv's cache"
     os.truncate(module, 0)
     assert "slowpkg.py is not of the size that was installed" in status(spec).detail
     ensure(spec)
@@ -307,18 +304,18 @@ def test_what_is_broken_is_made_again(cache: Path, name: str) -> None:
 
 
 def test_two_processes_at_once_make_it_once(tmp_path: Path, cache: Path) -> None:
-    spec = slow_package(tmp_path, 3.0)
+    spec = slow_package(tmp_path, 60.0)
     children = [start_child(spec)]
     wait_for_builds(tmp_path)
-    said: list[str] = []
     with pytest.raises(ToolchainError, match=r"slow-\w+\.lock is still held at the deadline.*; wait for the other"):
-        ensure(spec, timeout_s=0.2, on_progress=said.append)
-    assert said == ["toolchain 'slow': another process is making it; waiting"]
+        ensure(spec, timeout_s=0.2, on_progress=(say := Mock()))
+    say.assert_called_once_with("toolchain 'slow': another process is making it; waiting")
     children.append(start_child(spec))
+    assert "waiting" in children[1].stdout.readline()
+    (tmp_path / "slowpkg" / "go").touch()
     outputs = [child.communicate(timeout=60) for child in children]
     assert [child.returncode for child in children] == [0, 0], outputs
     assert all("{'slowpkg': '1.0'}" in out for out, _ in outputs)
-    assert len(outputs[1][0].splitlines()) == 2, "it waited, and then had it"
     assert (len(wait_for_builds(tmp_path)), len(in_cache(cache))) == (1, 1)
 
 
@@ -386,7 +383,6 @@ def test_what_others_do_wrong_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
         ensure(EMPTY)
     (tmp_path / "file").touch()
     monkeypatch.setenv("NEUROPORT_CACHE", str(tmp_path / "file" / "cache"))
-    assert status(EMPTY).state == "not installed"
     with pytest.raises(ToolchainMissingError, match=r"file/cache cannot be used, .*; set NEUROPORT_CACHE to one"):
         ensure(EMPTY)
 

@@ -28,13 +28,14 @@ class CoreRun:
     """What a run returns.
 
     counts: spikes per neuron [S, *shape] int32 of each population; readout: [S, n_out] int64, spike counts or
-    potentials after the last step; overflows: neuron-steps in which a current or potential left its register;
-    trace: what was recorded, empty if nothing was.
+    potentials after the last step; overflows: neuron-steps in which a current or potential left its register at the
+    upper end or wrapped; floored: those in which a potential was held at the lower end; trace: what was recorded.
     """
 
     counts: Mapping[str, NDArray[np.int32]]
     readout: NDArray[np.int64]
     overflows: Mapping[str, int]
+    floored: Mapping[str, int]
     trace: Trace
 
 
@@ -124,7 +125,7 @@ class _Run:
         s, t = inputs.n_samples, inputs.n_steps
         populations = network.populations
         self.counts = {p.name: np.zeros((s, *p.shape), np.int32) for p in populations}
-        self.overflows = {p.name: np.zeros(s, np.int64) for p in populations}
+        self.lost = {p.name: np.zeros((s, 2), np.int64) for p in populations}
         self.last = np.zeros((s, network.output.n_neurons), np.int64)
         kept = [p for p in populations if record == "all" or (record == "spikes" and p.role == "readout")]
         self.spikes = {p.name: np.zeros((s, t, *p.shape), np.uint8) for p in populations if record != "none"}
@@ -162,7 +163,7 @@ class _Run:
         out = np.zeros((t, p.n_neurons), np.uint8)
         keep_all = p.name in self.potentials or p.role == "readout"
         potentials = np.zeros((t, p.n_neurons) if keep_all else (0, 0), np.int64)
-        self.overflows[p.name][s] = kernels.update_neurons(
+        kernels.update_neurons(
             total,
             order,
             mantissa.reshape(-1).astype(np.int64) << p.bias_exponent,
@@ -180,6 +181,7 @@ class _Run:
             p.clamp_until,
             out,
             potentials,
+            self.lost[p.name][s],
         )
         self._keep(p, s, out)
         if p.name in self.potentials:
@@ -194,5 +196,6 @@ class _Run:
             self.spikes[p.name][s] = spikes.reshape(len(spikes), *p.shape)
 
     def result(self) -> CoreRun:
-        overflows = {name: int(n.sum()) for name, n in self.overflows.items()}
-        return CoreRun(self.counts, self.last, overflows, Trace(self.spikes, self.potentials))
+        overflows = {name: int(lost[:, 0].sum()) for name, lost in self.lost.items()}
+        floored = {name: int(lost[:, 1].sum()) for name, lost in self.lost.items()}
+        return CoreRun(self.counts, self.last, overflows, floored, Trace(self.spikes, self.potentials))

@@ -66,6 +66,18 @@ def add_conv(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+def limited(x: np.int64, half: int, wraps: bool) -> np.int64:
+    """What a register with 2^(bits-1) = half keeps of x; the rule of chip/oracle.py `limit`."""
+    if wraps:
+        if x > half:
+            return np.int64(x - 2 * half)
+        return np.int64(x + 2 * half) if x <= -half else x
+    if x >= half:
+        return np.int64(half - 1)
+    return np.int64(1 - half) if x <= -half else x
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
 def update_neurons(
     total: NDArray[np.int64],
     order: NDArray[np.int64],
@@ -84,15 +96,17 @@ def update_neurons(
     clamp_until: int,
     spikes: NDArray[np.uint8],
     potentials: NDArray[np.int64],
-) -> int:
-    """Integrate total [T, N'] into spikes [T, N] (and potentials [T, N], or [0, 0] for none); returns overflows.
+    lost: NDArray[np.int64],
+) -> None:
+    """Integrate total [T, N'] into spikes [T, N], and potentials [T, N] unless they are [0, 0].
 
-    order [N]: where neuron n's sum stands in a row of total. keep: 2^decay_bits - decay. An overflow is one neuron
-    at one step whose current or potential left its register.
+    order [N]: where neuron n's sum stands in a row of total. keep: 2^decay_bits - decay. lost [2]: neuron-steps in
+    which a register could not hold its value are added, [0] those at the upper end or wrapped, [1] potentials held
+    at the lower end (a neuron far from firing, which changes little).
     """
     n_steps, n_neurons = spikes.shape
     record = potentials.shape[0] > 0
-    overflows = 0
+    unity = 1 << decay_bits
     for n in range(n_neurons):
         v = np.int64(v_init)
         b = bias[n]
@@ -100,42 +114,18 @@ def update_neurons(
         for t in range(n_steps):
             fired = False
             if t >= clamp_until:
-                u = np.int64(total[t, k]) << synaptic_shift
-                lost = False
-                if current_wraps:
-                    if u > current_half:
-                        u -= 2 * current_half
-                        lost = True
-                    elif u <= -current_half:
-                        u += 2 * current_half
-                        lost = True
-                elif u >= current_half:
-                    u = current_half - 1
-                    lost = True
-                elif u <= -current_half:
-                    u = -current_half + 1
-                    lost = True
-                if keep != (1 << decay_bits):
+                exact = np.int64(total[t, k]) << synaptic_shift
+                u = limited(exact, current_half, current_wraps)
+                lost[0] += u != exact
+                if keep != unity:
                     v = (v * keep) >> decay_bits if v >= 0 else -((-v * keep) >> decay_bits)
-                v += u + b
-                if membrane_wraps:
-                    if v > membrane_half:
-                        v -= 2 * membrane_half
-                        lost = True
-                    elif v <= -membrane_half:
-                        v += 2 * membrane_half
-                        lost = True
-                elif v >= membrane_half:
-                    v = np.int64(membrane_half - 1)
-                    lost = True
-                elif v <= -membrane_half:
-                    v = np.int64(-membrane_half + 1)
-                    lost = True
-                overflows += lost
-                fired = v >= threshold if inclusive else v > threshold
+                exact = v + u + b
+                v = limited(exact, membrane_half, membrane_wraps)
+                if v != exact:
+                    lost[1 if exact < 0 and not membrane_wraps else 0] += 1
+                fired = bool(v >= threshold if inclusive else v > threshold)
                 if fired:
                     v = v - threshold if subtract else np.int64(0)
             spikes[t, n] = fired
             if record:
                 potentials[t, n] = v
-    return overflows

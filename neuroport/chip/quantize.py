@@ -74,7 +74,9 @@ def quantize(
     """
     power = _mean_square(network, images)
     low_high = input_range or (float(images.min()), float(images.max()))
-    populations, projections, layers = [], [], []
+    populations: list[IntPopulation] = []
+    projections: list[IntProjection] = []
+    layers: list[LayerQuantization] = []
     for population in network.populations:
         if population.role == "input":
             if network.encoding == "rate":

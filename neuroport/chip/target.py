@@ -54,7 +54,7 @@ class Register(_Sheet):
     @property
     def limit(self) -> int:
         """Largest magnitude that is neither wrapped nor saturated."""
-        return 2 ** (self.bits - 1) - 1
+        return (1 << (self.bits - 1)) - 1
 
 
 class Threshold(_Sheet):
@@ -95,7 +95,7 @@ class Arithmetic(_Sheet):
     @property
     def synaptic_limit(self) -> int:
         """Largest |sum of weights| of one step that neither the accumulator nor the current register loses."""
-        return min(2 ** (self.accumulator_bits - 1) - 1, self.current.limit >> self.synaptic_shift)
+        return min((1 << (self.accumulator_bits - 1)) - 1, self.current.limit >> self.synaptic_shift)
 
 
 class Geometry(_Sheet):

@@ -183,8 +183,8 @@ def _dense_of(op: Operator) -> Dense:
             f"linear layers without a ReLU between them, {list(op.in_shape)} to {list(op.out_shape)}, would become a "
             f"dense matrix of {n_in * n_out:,} weights; {_MAX_DENSE_ELEMENTS:,} are allowed; put a ReLU between them"
         )
-    if isinstance(op, Chain) and len(op.parts) == 2 and isinstance(op.parts[1], Dense):
-        first, last = op.parts
+    first, last = op.parts if isinstance(op, Chain) and len(op.parts) == 2 else (op, op)
+    if first is not last and isinstance(last, Dense):
         probe = torch.zeros(1, *first.in_shape, dtype=torch.float64, requires_grad=True)
         image = apply(first, probe).reshape(-1)
         rows = torch.as_tensor(last.weight, dtype=torch.float64)

@@ -38,11 +38,16 @@ class Rung:
 
 @dataclass(frozen=True, eq=False)
 class LayerActivity:
-    """What one population did on the integer core: mean rate, neurons that never fired, neuron-steps out of range."""
+    """What one population did on the integer core.
+
+    mean_rate: spikes per neuron and step; silent_fraction: neurons that never fired; overflows, floored: neuron-steps
+    in which a register was at its upper end or wrapped, and at its lower end.
+    """
 
     mean_rate: float
     silent_fraction: float
     overflows: int
+    floored: int
 
 
 @dataclass(eq=False)
@@ -83,19 +88,20 @@ class Ladder:
         """The integer core on all samples; returns what each population did."""
         self.on_rung("integer_core")
         total: dict[str, NDArray[np.int64]] = {}
-        overflows: dict[str, int] = {}
+        lost: dict[str, tuple[int, int]] = {}
 
         def run(x: NDArray[np.float32]) -> Scores:
             result = run_core(network, encode_inputs(float_network, network, x, n_steps))
             for name, counts in result.counts.items():
                 total[name] = total.get(name, np.zeros(counts.shape[1:], np.int64)) + counts.sum(0)
-                overflows[name] = overflows.get(name, 0) + result.overflows[name]
+                over, floor = lost.get(name, (0, 0))
+                lost[name] = (over + result.overflows[name], floor + result.floored[name])
             return result.readout.astype(np.float64)
 
         self.add("integer_core", _batched(images, run))
         scale = len(images) * n_steps
         return {
-            name: LayerActivity(float(spikes.mean() / scale), float((spikes == 0).mean()), overflows[name])
+            name: LayerActivity(float(spikes.mean() / scale), float((spikes == 0).mean()), *lost[name])
             for name, spikes in total.items()
         }
 

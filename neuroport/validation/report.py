@@ -25,7 +25,7 @@ def layer_rows(
 
     Keys: name, shape, neurons, synapses, threshold_mantissa, bias_exponent, weight_exponents, weight_error (relative),
     clipped_fraction, bias_error_v_th, synaptic_sum, synaptic_limit, mean_rate (spikes per step), silent_fraction,
-    overflows (neuron-steps at which a current or potential left its register).
+    overflows and floored (neuron-steps at which a register was at its upper end or wrapped, and at its lower end).
     """
     rows = []
     for p in network.populations:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +109,7 @@ def _read_results(job: Job) -> Trace:
     return Trace(spikes, potentials)
 
 
-def _read(job: Job, p: IntPopulation, name: str, dtype: np.dtype[np.generic], width: int) -> NDArray[np.uint8]:
+def _read(job: Job, p: IntPopulation, name: str, dtype: np.dtype[np.generic], width: int) -> NDArray[Any]:
     shape = (job.inputs.n_samples, job.inputs.n_steps, width)
     path = job.work_dir / name
     values = np.fromfile(path, dtype) if path.is_file() else np.zeros(0, dtype)
@@ -116,4 +117,4 @@ def _read(job: Job, p: IntPopulation, name: str, dtype: np.dtype[np.generic], wi
         raise WorkerError(
             f"the worker returned {values.size} of {np.prod(shape)} values for '{p.name}'; its disk may be full"
         )
-    return values.reshape(shape)  # type: ignore[return-value]
+    return values.reshape(shape)

@@ -4,13 +4,17 @@ Lava itself waits forever when one of its processes raises while another waits f
 (lava-nc 0.10.0, lava/magma/core/model/py/model.py l.228-232), so a thread looks at the processes instead.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 _PERIOD_S = 0.2
 
@@ -18,31 +22,31 @@ _PERIOD_S = 0.2
 class Guard:
     """A thread of the worker's main process."""
 
-    def __init__(self, work_dir, token):
-        self.work_dir, self.token = Path(work_dir), token
+    def __init__(self, work_dir: Path, token: str) -> None:
+        self.work_dir, self.token = work_dir, token
         self.parent = os.getppid()
-        self.actors = {}
+        self.actors: dict[str, Any] = {}
         self.lock = threading.Lock()
 
-    def start(self):
+    def start(self) -> None:
         """Begin to look."""
         threading.Thread(target=self._look, daemon=True).start()
 
-    def watch(self, actors):
+    def watch(self, actors: Mapping[str, Any]) -> None:
         """Look at these Lava processes from now on: {name: process}."""
         with self.lock:
             self.actors = dict(actors)
 
-    def release(self):
+    def release(self) -> None:
         """The run is over: processes may end."""
         with self.lock:
             self.actors = {}
 
-    def beat(self, state, n_samples):
+    def beat(self, state: str, n_samples: int) -> None:
         """Say that the worker lives, and how far it is."""
         _write(self.work_dir / "heartbeat.json", {"pid": os.getpid(), "state": state, "samples": n_samples})
 
-    def _look(self):
+    def _look(self) -> None:
         while True:
             time.sleep(_PERIOD_S)
             if os.getppid() != self.parent:
@@ -54,13 +58,13 @@ class Guard:
                 self._end()
 
     @staticmethod
-    def _has_failed(actor):
+    def _has_failed(actor: Any) -> bool:
         with contextlib.suppress(ValueError):  # closed: ended in good order
             return actor.exitcode is not None or actor.exception is not None
         return False
 
     @staticmethod
-    def _failure(name, actor):
+    def _failure(name: str, actor: Any) -> tuple[str, str, str]:
         time.sleep(_PERIOD_S)  # the exception may still be on its way through the pipe
         with contextlib.suppress(Exception):
             if actor.exception is not None:
@@ -69,13 +73,13 @@ class Guard:
         return name, f"its process ended with exit status {actor.exitcode}", ""
 
     @staticmethod
-    def report(work_dir, where, reason, text):
+    def report(work_dir: Path, where: str, reason: str, text: str) -> None:
         """Write error.json; the first report stands."""
-        path = Path(work_dir) / "error.json"
+        path = work_dir / "error.json"
         if not path.exists():
             _write(path, {"where": where, "reason": reason, "traceback": text})
 
-    def _end(self):
+    def _end(self) -> None:
         """End the whole process group and leave no shared memory."""
         for path in Path("/dev/shm").glob(f"{self.token}_*"):
             with contextlib.suppress(OSError):
@@ -83,7 +87,7 @@ class Guard:
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
-def _write(path, content):
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     draft = path.with_suffix(".part")
     with contextlib.suppress(FileNotFoundError):  # the directory is gone when the run was cancelled
         draft.write_text(json.dumps(content))

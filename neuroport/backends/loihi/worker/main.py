@@ -5,6 +5,8 @@ Reads network.h5 and inputs.h5 of WORK_DIR, writes raw spike files, `heartbeat.j
 of this run (/dev/shm/<TOKEN>_*), so that whoever cleans up finds it.
 """
 
+from __future__ import annotations
+
 import multiprocessing.shared_memory as shared_memory
 import os
 import sys
@@ -12,8 +14,8 @@ import traceback
 from pathlib import Path
 
 # Lava makes its segments under the standard library's names; a prefix of our own tells runs apart.
-shared_memory._SHM_NAME_PREFIX = f"/{sys.argv[2]}_"
-shared_memory._SHM_SAFE_NAME_LENGTH = len(shared_memory._SHM_NAME_PREFIX) + 16
+prefix = f"/{sys.argv[2]}_"
+vars(shared_memory).update(_SHM_NAME_PREFIX=prefix, _SHM_SAFE_NAME_LENGTH=len(prefix) + 16)
 
 from guard import Guard  # noqa: E402 - the prefix must be set before anything makes shared memory
 from network import build, read_job  # noqa: E402

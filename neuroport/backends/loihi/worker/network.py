@@ -1,6 +1,11 @@
 """Builds the Lava processes of an integer network: sources, connections, neurons."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -9,19 +14,27 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
 from lava.proc.io.source import RingBuffer
-from neuroport_lava.neurons import IntegrateFire, Samples, SampleLIF
+from neuroport_lava.neurons import IntegrateFire, SampleLIF, Samples
 
 
 class Job:
     """The files of one run, read."""
 
-    def __init__(self, populations, projections, n_samples, n_steps, spikes, currents):
+    def __init__(
+        self,
+        populations: list[dict[str, Any]],
+        projections: list[dict[str, Any]],
+        n_samples: int,
+        n_steps: int,
+        spikes: np.ndarray | None,
+        currents: Mapping[str, np.ndarray],
+    ) -> None:
         self.populations, self.projections = populations, projections
         self.n_samples, self.n_steps = n_samples, n_steps
         self.spikes, self.currents = spikes, currents
 
 
-def read_job(work_dir):
+def read_job(work_dir: Path) -> Job:
     """Everything in network.h5 and inputs.h5, as plain dictionaries and arrays."""
     with h5py.File(work_dir / "network.h5", "r") as f:
         populations = [_scalars(f["populations"][str(k)], "bias_mantissa") for k in range(len(f["populations"]))]
@@ -40,8 +53,8 @@ def read_job(work_dir):
         return Job(populations, projections, int(f.attrs["n_samples"]), int(f.attrs["n_steps"]), spikes, currents)
 
 
-def _scalars(group, array):
-    out = {key: value for key, value in group.attrs.items()}
+def _scalars(group: h5py.Group, array: str) -> dict[str, Any]:
+    out: dict[str, Any] = dict(group.attrs.items())
     for key, value in out.items():
         if isinstance(value, np.ndarray):
             out[key] = tuple(int(n) for n in value)
@@ -51,7 +64,7 @@ def _scalars(group, array):
     return out
 
 
-def lava_order(x):
+def lava_order(x: np.ndarray) -> np.ndarray:
     """[..., C, H, W] of one population as Lava's [W, H, C]; flat ones as they are."""
     return np.ascontiguousarray(x.T) if x.ndim == 3 else x
 
@@ -59,12 +72,11 @@ def lava_order(x):
 class Network:
     """The processes of one network and its run."""
 
-    def __init__(self, neurons, sources, connections, max_depth):
-        self.neurons, self.sources, self.connections = neurons, sources, connections
-        self.max_depth = max_depth
+    def __init__(self, neurons: dict[str, Any], others: list[Any], max_depth: int) -> None:
+        self.neurons, self.others, self.max_depth = neurons, others, max_depth
         self.started = False
 
-    def run(self, n_steps, on_start):
+    def run(self, n_steps: int, on_start: Callable[[Mapping[str, Any]], None]) -> None:
         """Run Lava for n_steps; on_start gets the operating system processes once they exist."""
         last = list(self.neurons.values())[-1]
         config = Loihi2SimCfg(select_tag="fixed_pt")
@@ -74,23 +86,27 @@ class Network:
             on_start(self._actors(last.runtime))
         last.run(condition=RunSteps(num_steps=n_steps), run_cfg=config)
 
-    def _actors(self, runtime):
+    @staticmethod
+    def _actors(runtime: Any) -> dict[str, Any]:
         actors = runtime._messaging_infrastructure.actors
         names = [process.name for process in runtime._executable.proc_builders]
         names += [f"runtime service {k}" for k in range(len(actors) - len(names))]
-        return dict(zip(names, actors))
+        return dict(zip(names, actors, strict=True))
 
 
-def build(job, work_dir):
+def build(job: Job, work_dir: Path) -> Network:
     """Processes for every population and projection, connected."""
-    neurons, sources, connections, out_ports = {}, [], [], {}
+    neurons: dict[str, Any] = {}
+    others: list[Any] = []  # kept alive: sources and connections
+    out_ports: dict[str, Any] = {}
     depth = {p["name"]: p["depth"] for p in job.populations}
     for k, p in enumerate(job.populations):
         if p["role"] == "input":
-            data = job.spikes.transpose(3, 2, 1, 0) if job.spikes.ndim == 4 else job.spikes.T
-            source = RingBuffer(data=np.ascontiguousarray(data).astype(np.int32))
+            if job.spikes is None:
+                raise ValueError(f"no spikes for the input population {p['name']}")
+            source = RingBuffer(data=np.ascontiguousarray(job.spikes.T).astype(np.int32))
             source.name = p["name"]
-            sources.append(source)
+            others.append(source)
             out_ports[p["name"]] = source.s_out
         else:
             neurons[p["name"]] = _neuron(k, p, job, work_dir)
@@ -99,13 +115,13 @@ def build(job, work_dir):
         if depth[j["post"]] != depth[j["pre"]] + 1:
             raise ValueError(f"{j['pre']} -> {j['post']} skips levels: it would need a delay")
         connection = _connection(j)
-        connections.append(connection)
+        others.append(connection)
         _join(out_ports[j["pre"]], connection.s_in, flat=isinstance(connection, Dense))
         _spread(connection.a_out, neurons[j["post"]].a_in)
-    return Network(neurons, sources, connections, max(depth.values()))
+    return Network(neurons, others, max(depth.values()))
 
 
-def _neuron(k, p, job, work_dir):
+def _neuron(k: int, p: dict[str, Any], job: Job, work_dir: Path) -> Any:
     currents = None
     if p["driven"]:
         currents = np.stack([lava_order(x) for x in job.currents[p["name"]]]).astype(np.int32)
@@ -115,8 +131,8 @@ def _neuron(k, p, job, work_dir):
         n_steps=job.n_steps,
         depth=p["depth"],
         currents=currents,
-        spike_file=str(work_dir / f"spikes.{k}.bin"),
-        potential_file=str(work_dir / f"potentials.{k}.bin") if readout else None,
+        spike_file=work_dir / f"spikes.{k}.bin",
+        potential_file=work_dir / f"potentials.{k}.bin" if readout else None,
     )
     common = {
         "shape": tuple(reversed(p["shape"])) if len(p["shape"]) == 3 else p["shape"],
@@ -137,7 +153,7 @@ def _neuron(k, p, job, work_dir):
     )
 
 
-def _connection(j):
+def _connection(j: dict[str, Any]) -> Any:
     mantissa, name = j["mantissa"].astype(np.int64), f"{j['pre']} -> {j['post']}"
     if "stride" not in j:
         return Dense(weights=mantissa, weight_exp=j["exponent"], name=name)
@@ -154,7 +170,7 @@ def _connection(j):
     )
 
 
-def _join(out_port, in_port, flat):
+def _join(out_port: Any, in_port: Any, flat: bool) -> None:
     """A population's spikes into a connection; a dense one reads C, H, W order."""
     if flat and len(out_port.shape) == 3:
         out_port.transpose([2, 1, 0]).flatten().connect(in_port)
@@ -162,7 +178,7 @@ def _join(out_port, in_port, flat):
         out_port.connect(in_port)
 
 
-def _spread(out_port, in_port):
+def _spread(out_port: Any, in_port: Any) -> None:
     """A connection's sums into a population; a dense one writes C, H, W order."""
     if len(out_port.shape) == 1 and len(in_port.shape) == 3:
         out_port.reshape(tuple(reversed(in_port.shape))).transpose([2, 1, 0]).connect(in_port)

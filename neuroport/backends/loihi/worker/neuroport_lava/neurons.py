@@ -5,6 +5,11 @@ input) occupies the Lava steps s * T + d + 1 to (s + 1) * T + d, because every c
 the first of them the neurons start afresh, and a driven population takes up the sample's input current.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
@@ -25,20 +30,30 @@ class Samples:
     int32. Lava's [W, H, C] becomes C order over [C, H, W] on the way. Plain data: it travels into the process.
     """
 
-    def __init__(self, *, n_samples, n_steps, depth, currents, spike_file, potential_file):
+    def __init__(
+        self,
+        *,
+        n_samples: int,
+        n_steps: int,
+        depth: int,
+        currents: np.ndarray | None,
+        spike_file: Path,
+        potential_file: Path | None,
+    ) -> None:
         self.n_samples, self.n_steps, self.depth = n_samples, n_steps, depth
         self.currents = currents  # bias mantissas [S, ...] in Lava's axis order, or None
         self.spike_file, self.potential_file = spike_file, potential_file
-        self.rows, self.potentials = [], []
+        self.rows: list[np.ndarray] = []
+        self.potentials: list[np.ndarray] = []
 
-    def position(self, time_step):
+    def position(self, time_step: int) -> tuple[int, int] | None:
         """(sample, step within it) at a Lava step, both from 0; None outside the run."""
         since = time_step - 1 - self.depth
         if not 0 <= since < self.n_samples * self.n_steps:
             return None
         return divmod(since, self.n_steps)
 
-    def record(self, position, spikes, v):
+    def record(self, position: tuple[int, int] | None, spikes: np.ndarray, v: np.ndarray) -> None:
         """Keep one step; write the files at the end of each sample."""
         if position is None:
             return
@@ -46,10 +61,10 @@ class Samples:
         if self.potential_file:
             self.potentials.append(np.asarray(v).T.reshape(-1).astype("<i4"))
         if position[1] == self.n_steps - 1:
-            with open(self.spike_file, "ab") as f:
+            with self.spike_file.open("ab") as f:
                 f.write(np.stack(self.rows).tobytes())
             if self.potential_file:
-                with open(self.potential_file, "ab") as f:
+                with self.potential_file.open("ab") as f:
                     f.write(np.stack(self.potentials).tobytes())
             self.rows, self.potentials = [], []
 
@@ -57,7 +72,7 @@ class Samples:
 class SampleLIF(LIF):
     """Lava's LIF, started afresh for each sample with the sample's input current; it records itself."""
 
-    def __init__(self, *, samples, **lif):
+    def __init__(self, *, samples: Samples, **lif: Any) -> None:
         super().__init__(**lif)
         self.proc_params["samples"] = samples
 
@@ -76,12 +91,12 @@ class PySampleLIF(AbstractPyLifModelFixed):
     scale_threshold = PyLifModelBitAcc.scale_threshold
     spiking_activation = PyLifModelBitAcc.spiking_activation
 
-    def __init__(self, proc_params):
+    def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.effective_vth = 0
         self.samples = proc_params["samples"]
 
-    def run_spk(self):
+    def run_spk(self) -> None:
         """Start a sample as Lava's LIFReset does (u = v = 0), let Lava compute, record."""
         position = self.samples.position(self.time_step)
         if position is not None and position[1] == 0:
@@ -100,7 +115,20 @@ class IntegrateFire(AbstractProcess):
     Registers as in lava-nc 0.10.0, lava/proc/lif/models.py l.145-192: u wraps and v saturates at 24 bits.
     """
 
-    def __init__(self, *, shape, samples, vth, v_init, subtract, clamp_until, decay, bias_mant, bias_exp, name):
+    def __init__(
+        self,
+        *,
+        shape: tuple[int, ...],
+        samples: Samples,
+        vth: int,
+        v_init: int,
+        subtract: bool,
+        clamp_until: int,
+        decay: int,
+        bias_mant: np.ndarray,
+        bias_exp: int,
+        name: str,
+    ) -> None:
         super().__init__(shape=shape, name=name)
         self.a_in = InPort(shape=shape)
         self.s_out = OutPort(shape=shape)
@@ -126,7 +154,7 @@ class PyIntegrateFire(PyLoihiProcessModel):
     a_in: PyInPort = LavaPyType(PyInPort.VEC_DENSE, np.int32, precision=24)
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
 
-    def __init__(self, proc_params):
+    def __init__(self, proc_params: Any) -> None:
         super().__init__(proc_params)
         self.samples = proc_params["samples"]
         self.threshold = int(proc_params["vth"]) << 6
@@ -138,7 +166,7 @@ class PyIntegrateFire(PyLoihiProcessModel):
         self.bias = np.asarray(proc_params["bias_mant"], np.int64) << self.bias_exp
         self.v = np.full(proc_params["shape"], self.v_init, np.int64)
 
-    def run_spk(self):
+    def run_spk(self) -> None:
         """One step."""
         a_in = self.a_in.recv().astype(np.int64)
         position = self.samples.position(self.time_step)
