@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -97,7 +98,7 @@ def _seal(stage: Path) -> None:
 
 
 def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _MANIFEST)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / _MANIFEST)
     return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -119,9 +120,10 @@ def _move_into_place(stage: Path, place: Path) -> None:
 
 def _remove_abandoned(place: Path) -> None:
     """Staging directories of processes that were killed before they could clean up."""
-    for path in place.parent.glob(f".{place.name}.*.*"):
-        owner = path.name.removeprefix(f".{place.name}.").split(".")[0]
-        if owner.isdigit() and not _is_running(int(owner)):
+    ours = re.compile(re.escape(f".{place.name}.") + r"(\d{1,9})\.[^.]+")  # not those of a neighbour 'name.1'
+    for path in place.parent.iterdir():
+        match = ours.fullmatch(path.name)
+        if match and not _is_running(int(match[1])):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -47,7 +47,11 @@ def _reporting() -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise SystemExit(_TERMINATED)
 
-    signal.signal(signal.SIGTERM, terminate)
+    # a shell's background jobs start with Ctrl-C ignored; SIGTERM must run the same clean-up
+    before = (
+        signal.signal(signal.SIGTERM, terminate),
+        signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     try:
         yield
     except NeuroportError as error:
@@ -62,6 +66,9 @@ def _reporting() -> Iterator[None]:
         traceback.print_exc()
         _say(f"error: this is a bug in neuroport ({type(error).__name__}); please report it with the lines above")
         raise SystemExit(_BUG) from error
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,18 +62,25 @@ def load_npz(path: Path, *, scale: float | None = None, seed: int = 0) -> Datase
     """
     if not path.is_file():
         raise DataError(f"data file '{path}' does not exist")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"data file '{path}' is not a .npz archive; write it with numpy.savez")
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"data file '{path}' holds one array; a .npz with x_train, y_train, ... is read")
             arrays = {name: archive[name] for name in archive.files if name.split("_")[0] in ("x", "y")}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data file '{path}' cannot be read as .npz: {reason}") from error
     x_train, y_train, x_test, y_test = _parts(arrays, path, seed)
     for x in (x_train, x_test):
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
             raise DataError(f"'{path}': images are {x.dtype}; uint8 (0 to 255) or float is read; convert them first")
+    if (x_train.dtype == np.uint8) != (x_test.dtype == np.uint8):
+        raise DataError(
+            f"'{path}': training images are {x_train.dtype}, test images {x_test.dtype}, so one scale cannot fit both; "
+            f"store both as uint8 or both as float"
+        )
     default = 1 / 255 if x_test.dtype == np.uint8 else 1.0
     return Dataset(path.name, x_train, y_train, x_test, y_test, default if scale is None else scale)
 
@@ -89,6 +97,9 @@ def _parts(
             f"'{path}': {what}: {', '.join(missing)} not found among {', '.join(sorted(arrays)) or 'no arrays'}; "
             f"give x_train, y_train, x_test, y_test or x, y"
         )
+    scalars = [name for name in wanted if not arrays[name].ndim]
+    if scalars:
+        raise DataError(f"'{path}': {', '.join(scalars)} is a single number; an array with one entry per image is read")
     if not has_parts:
         x, y = arrays["x"], _labels(arrays["y"], "y", len(arrays["x"]), path)
         order = np.random.default_rng(seed).permutation(len(x))

@@ -7,6 +7,7 @@ that stands twice, or that nobody knows, is an error, and 1e-3 is a number as in
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -99,7 +100,9 @@ class _StrictLoader(yaml.SafeLoader):
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise yaml.constructor.ConstructorError(None, None, "a key is no plain value", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", key_node.start_mark)
         seen.add(key)

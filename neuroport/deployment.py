@@ -37,6 +37,7 @@ from neuroport.validation.report import SCHEMA, layer_rows, versions, write_repo
 
 _CALIBRATION_SAMPLES = 1000
 _MIN_CLASSES = 2
+_WORTH_SAYING = 1e-4  # fraction of neuron-steps outside a register
 _EXAMPLES = 3  # samples a module is traced with
 
 
@@ -139,7 +140,7 @@ class _Deploy:
             ladder = Ladder(labels, lambda name: self.progress.stage(f"rung {name}: {len(images)} samples"))
             ladder.climb_float(ann, simplify(ann.graph), normalized.network, images, self.n_steps)
             activity = ladder.climb_core(normalized.network, quantized.network, images, self.n_steps)
-            report = self._report(ann, quantized, normalized, activity)
+            report = self._report(ann, quantized, normalized, activity, len(images))
             report["versions"].update(backend_versions)
             failure = self._climb_backend(stage, job, ladder, report)
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
@@ -215,7 +216,12 @@ class _Deploy:
             (stage / f"{name}.yaml").write_text(text, encoding="utf-8")
 
     def _report(
-        self, ann: LoadedAnn, quantized: Quantized, normalized: Normalized, activity: Mapping[str, LayerActivity]
+        self,
+        ann: LoadedAnn,
+        quantized: Quantized,
+        normalized: Normalized,
+        activity: Mapping[str, LayerActivity],
+        n_images: int,
     ) -> dict[str, Any]:
         network = quantized.network
         rows = layer_rows(network, {q.name: q for q in quantized.layers}, activity)
@@ -237,7 +243,7 @@ class _Deploy:
             },
             "layers": rows,
             "silent_channels": silent,
-            "warnings": warnings(rows),
+            "warnings": warnings(rows, n_neuron_steps=self.n_steps * n_images, readout=network.readout),
             "versions": versions(),
         }
 
@@ -252,22 +258,27 @@ def readout_scores(network: IntNetwork, trace: Trace) -> NDArray[np.float64]:
     return np.asarray(v[:, -1].reshape(len(v), -1), np.float64)
 
 
-def warnings(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a user should know although nothing failed, one sentence each."""
+def warnings(rows: Sequence[Mapping[str, Any]], *, n_neuron_steps: int, readout: str) -> list[str]:
+    """What a user should know although nothing failed, one sentence each.
+
+    rows: of layer_rows, the readout last; n_neuron_steps: samples times steps, per neuron.
+    """
     found = []
-    hidden, readout = rows[:-1], rows[-1]
-    for row in hidden:
+    for row in rows[:-1]:
+        lost = row["overflows"] / (row["neurons"] * n_neuron_steps)
         if row["mean_rate"] == 0:
             found.append(f"layer '{row['name']}' never fired: nothing reaches the layers behind it; use more steps")
-        elif row["overflows"]:
+        elif lost > _WORTH_SAYING:
             found.append(
-                f"layer '{row['name']}': {row['overflows']} times a current or potential left its register; "
-                f"its rates may be wrong"
+                f"layer '{row['name']}': a current or potential left its register in {100 * lost:.3f} % of all steps; "
+                f"its rates are too low"
             )
-    if readout["overflows"] + readout["floored"]:
+    last = rows[-1]
+    spoiled = last["overflows"] + last["floored"] + (last["mean_rate"] > 0 if readout == "membrane" else 0)
+    if spoiled:
         found.append(
-            f"readout '{readout['name']}': {readout['overflows'] + readout['floored']} times a potential left its "
-            f"register; its scores may be wrong; use fewer steps"
+            f"readout '{last['name']}': potentials reached the end of their register; scores are wrong for some "
+            f"samples; use fewer steps, or calibrate on data like the test data"
         )
     return found
 

@@ -7,7 +7,14 @@ in the table of `torch_ops` or is refused.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import operator
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -18,7 +25,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from neuroport.ann import torch_ops
 from neuroport.ann.graph import AnnGraph, Input, Node, Origin
-from neuroport.errors import ConversionError, InvalidNetworkError, NeuroportError, UnsupportedOperatorError
+from neuroport.errors import ConversionError, InvalidNetworkError, UnsupportedOperatorError
 
 
 def graph_from_exported(program: torch.export.ExportedProgram) -> AnnGraph:
@@ -41,9 +48,8 @@ def export_module(module: torch.nn.Module, example: torch.Tensor) -> torch.expor
     module.eval()
     try:
         batch = torch.export.Dim("batch", min=1)
-        return torch.export.export(module, (example.clone(),), dynamic_shapes=({0: batch},))
-    except NeuroportError:
-        raise
+        with silence():
+            return torch.export.export(module, (example.clone(),), dynamic_shapes=({0: batch},))
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ConversionError(
@@ -53,6 +59,22 @@ def export_module(module: torch.nn.Module, example: torch.Tensor) -> torch.expor
     finally:
         for m in was_training:
             m.training = True
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep torch's own logs, graphs and warnings off the terminal: what matters comes as one error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @dataclass
@@ -66,6 +88,8 @@ class _Reader:
         self.parameter_name: dict[str, str] = {}
         self.nodes: dict[str, Node] = {}
         self.rename: dict[str, str] = {}
+        self.memory: dict[str, str] = {}  # for each tensor, the one whose memory it may share
+        self.overwritten: set[str] = set()
         self.batch: Any = None
         outputs = [s for s in self.program.graph_signature.output_specs if s.kind == OutputKind.USER_OUTPUT]
         if len(outputs) != 1 or not isinstance(outputs[0].arg, TensorArgument):
@@ -77,6 +101,10 @@ class _Reader:
         name = outputs[0].arg.name
         if name not in self.rename:
             raise InvalidNetworkError("the network's output does not depend on its input")
+        if name in self.overwritten:
+            raise UnsupportedOperatorError(
+                "the network returns memory that an in-place operator has overwritten; return the operator's result"
+            )
         return AnnGraph(tuple(self.nodes.values()), self.rename[name])
 
     def _read_placeholders(self) -> None:
@@ -100,25 +128,29 @@ class _Reader:
         self.batch = shape[0]
         self.nodes["input"] = Node("input", Input(), (), tuple(int(n) for n in shape[1:]))
         self.rename[x.name] = "input"
+        self.memory[x.name] = x.name
 
     def _read_call(self, node: fx.Node) -> None:
         inputs = [n for n in node.all_input_nodes if n.name in self.rename]
         origin = _origin(node)
-        if not inputs:
+        if _is_shape_arithmetic(node):  # view() and reshape() are read by the shape they return
+            return
+        if not inputs and all(n.name in self.constants for n in node.all_input_nodes):
             self._evaluate(node)
             return
-        if not isinstance(node.meta.get("val"), torch.Tensor):
-            raise unsupported(node, origin)
+        if not inputs:  # computed from the batch size: refused where the input meets it
+            return
         context = torch_ops.Call(node, self.constants, origin)
         translate = torch_ops.TABLE.get(context.operator)
-        if translate is None or len(inputs) > 1:
+        if translate is None or len(inputs) > 1 or context.value is None:
             raise unsupported(node, origin)
         op = translate(context)
         source = self.rename[inputs[0].name]
+        self._note_memory(node, inputs[0])
         if op is None:
             self.rename[node.name] = source
             return
-        shape = tuple(node.meta["val"].shape)
+        shape = tuple(context.value.shape)
         if not shape or str(shape[0]) != str(self.batch):
             raise InvalidNetworkError(
                 f"operator '{context.operator}' in {origin} moves or merges the batch axis: the first axis becomes "
@@ -128,13 +160,34 @@ class _Reader:
         self.nodes[name] = Node(name, op, (source,), tuple(int(n) for n in shape[1:]), origin)
         self.rename[node.name] = name
 
+    def _note_memory(self, node: fx.Node, source: fx.Node) -> None:
+        """Refuse what reads an older view of memory that an in-place operator has overwritten since."""
+        if source.name in self.overwritten:
+            raise UnsupportedOperatorError(
+                f"operator '{node.target}' in {_origin(node)} reads memory that an in-place operator has overwritten; "
+                f"use the in-place operator's result, or inplace=False"
+            )
+        in_place = torch_ops.is_in_place(node)
+        if in_place:
+            root = self.memory[source.name]
+            self.overwritten.update(name for name, other in self.memory.items() if other == root)
+        shares = in_place or torch_ops.shares_memory(node)
+        self.memory[node.name] = self.memory[source.name] if shares else node.name
+
     def _evaluate(self, node: fx.Node) -> None:
-        """Compute a node that depends on constants alone."""
-        if not callable(node.target) or isinstance(node.target, str):
+        """Compute a node that depends on constants alone and is the same at every call."""
+        target = node.target
+        fixed = isinstance(target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in target.tags
+        if torch_ops.is_in_place(node):
+            raise UnsupportedOperatorError(
+                f"operator '{target}' in {_origin(node)} changes the network's own state; call model.eval() before "
+                f"torch.export, and keep no state between calls"
+            )
+        if not callable(target) or not (fixed or target is operator.getitem):
             raise unsupported(node, _origin(node))
         lookup = fx.node.map_arg((node.args, node.kwargs), lambda n: self.constants[n.name])
         with torch.no_grad():
-            self.constants[node.name] = node.target(*lookup[0], **lookup[1])
+            self.constants[node.name] = target(*lookup[0], **lookup[1])
 
     def _layer_name(self, node: fx.Node) -> str:
         """The name of the layer's own weight ('features.0'), or torch.export's name for the call."""
@@ -152,17 +205,22 @@ class _Reader:
 
 def unsupported(node: fx.Node, origin: Origin) -> UnsupportedOperatorError:
     """The refusal of an operator, by name, place and remedy."""
-    known = ", ".join(sorted({name.removeprefix("aten.").split(".")[0] for name in torch_ops.TABLE}))
     return UnsupportedOperatorError(
-        f"operator '{node.target}' in {origin} is not converted; neuroport converts {known}; "
+        f"operator '{node.target}' in {origin} is not converted; neuroport converts {torch_ops.CONVERTED}; "
         f"replace it or leave it out of the exported network"
     )
 
 
+def _is_shape_arithmetic(node: fx.Node) -> bool:
+    builtin = getattr(node.target, "__module__", "") == "_operator" and node.target is not operator.getitem
+    return str(node.target) == "aten.sym_size.int" or builtin
+
+
 def _origin(node: fx.Node) -> Origin:
     stack = node.meta.get("nn_module_stack") or {}
-    module = next((str(entry[0]) for entry in reversed(list(stack.values())) if entry[0]), "")
+    paths = [str(entry[0]) for entry in stack.values()]
+    module = next((path for path in reversed(paths) if path and not path.startswith("_")), "")
     frames = re.findall(r'File "([^"]+)", line (\d+)', node.meta.get("stack_trace") or "")
     own = [frame for frame in frames if "torch" not in PurePath(frame[0]).parts]
-    source = ":".join((PurePath(own[-1][0]).name, own[-1][1])) if own else ""
-    return Origin(module, source)
+    file, line = (own or frames or [("", "")])[-1]
+    return Origin(module, f"{PurePath(file).name}:{line}" if file else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 import zipfile
@@ -16,7 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroport.ann.from_torch import export_module, graph_from_exported
+from neuroport.ann.archive import check_archive
+from neuroport.ann.from_torch import export_module, graph_from_exported, silence
 from neuroport.ann.graph import AnnGraph
 from neuroport.errors import ModelFileError, NeuroportError, UsageError
 
@@ -140,11 +140,14 @@ def read_exported(path: Path) -> torch.export.ExportedProgram:
         raise ModelFileError(f"'{path}' is not an archive of torch.export (not a zip file); was it cut short?")
     try:
         with _safe_loading():
-            return torch.export.load(path)
+            check_archive(path)
+            program = torch.export.load(path)
+            program._guards_code = []  # Python of the file, which module() would run; our inputs need no guard
+            return program
     except Exception as error:
         raise ModelFileError(
-            f"torch.export cannot read '{path}': {_reason(error)}; write it again with torch.export.save "
-            f"(this is torch {torch.__version__})"
+            f"'{path}' is not an archive of torch.export, is damaged, or holds pickled objects, which are never run; "
+            f"write it again with torch.export.save (this is torch {torch.__version__})"
         ) from error
 
 
@@ -154,12 +157,10 @@ def _safe_loading() -> Iterator[None]:
     key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(key)
     os.environ[key] = "1"
-    level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
     try:
-        yield
+        with silence():
+            yield
     finally:
-        logging.disable(level)
         if before is None:
             del os.environ[key]
         else:
@@ -193,12 +194,16 @@ def _load_weights(module: torch.nn.Module, path: Path) -> None:
         raise ModelFileError(f"weights file '{path}' does not exist")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        module.load_state_dict(state.get("state_dict", state))
     except Exception as error:
         raise ModelFileError(
-            f"cannot load '{path}' into {type(module).__name__}: {_reason(error)}; it must be a state dict of tensors "
-            f"for this module (pickled objects are never run)"
+            f"weights file '{path}' is damaged, or holds pickled objects, which are never run; "
+            f"save model.state_dict() with torch.save"
         ) from error
+    try:
+        module.load_state_dict(state.get("state_dict", state))
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ModelFileError(f"cannot load '{path}' into {type(module).__name__}: {' '.join(lines)[:400]}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -56,9 +57,25 @@ class Call:
             raise InvalidNetworkError(f"operator '{self.operator}' in {self.origin} has no {name}")
         return value
 
-    def shape_of_input(self) -> tuple[Any, ...]:
-        """Shape of the first argument with the batch axis."""
-        return tuple(cast(fx.Node, self.node.args[0]).meta["val"].shape)
+    @property
+    def value(self) -> torch.Tensor | None:
+        """What the call returns, without its numbers; of several tensors the first; None for anything else."""
+        value = self.node.meta.get("val")
+        first = value[0] if isinstance(value, tuple | list) and value else value
+        return first if isinstance(first, torch.Tensor) else None
+
+    def check_axes(self, *allowed: int) -> None:
+        """Refuse an input with another number of axes, the batch axis counted.
+
+        Raises:
+            UnsupportedOperatorError: an image without its batch or channel axis, a sequence, a volume.
+        """
+        n_axes = cast(fx.Node, self.node.args[0]).meta["val"].ndim
+        if n_axes not in allowed:
+            raise UnsupportedOperatorError(
+                f"operator '{self.operator}' in {self.origin} reads {n_axes} axes; "
+                f"{' or '.join(map(str, allowed))} are converted (samples, channels or features, height, width)"
+            )
 
 
 def _pair(value: Any) -> Pair:
@@ -73,6 +90,7 @@ def _conv(call: Call, padding: Any, dilation: Any, groups: int) -> Op:
             f"operator '{call.operator}' in {call.origin}: a convolution over {weight.ndim - 2} axes is not converted; "
             f"2-d convolutions are"
         )
+    call.check_axes(4)
     bias = call.array(2, "bias")
     bias = np.zeros(len(weight)) if bias is None else bias
     return Conv2d(weight, bias, _pair(call.arg(3, "stride", 1)), _pair(padding), _pair(dilation), groups)
@@ -112,12 +130,21 @@ def _addmm(call: Call) -> Op:
     return _dense(call, call.weight(2, "mat2").T.copy(), call.array(0, "input"))
 
 
+def _mm(call: Call) -> Op:
+    return _dense(call, call.weight(1, "mat2").T.copy(), None)
+
+
 def _dense(call: Call, weight: FloatArray, bias: FloatArray | None) -> Op:
     shape = tuple(call.node.meta["val"].shape)
     if len(shape) != 2:
         raise UnsupportedOperatorError(
             f"operator '{call.operator}' in {call.origin}: a linear layer over the last of {len(shape) - 1} axes is "
             f"not converted; flatten before it"
+        )
+    if bias is not None and bias.ndim > 1:
+        raise UnsupportedOperatorError(
+            f"operator '{call.operator}' in {call.origin}: a bias of {bias.ndim} axes differs between the samples of "
+            f"a batch; one number for each output is converted"
         )
     return Linear(weight, np.zeros(len(weight)) if bias is None else np.broadcast_to(bias, (len(weight),)).copy())
 
@@ -137,6 +164,7 @@ def _batch_norm_inference(call: Call) -> Op:
 
 
 def _normalization(call: Call, eps: float) -> Op:
+    call.check_axes(2, 4)
     mean, variance = call.array(3, "running_mean"), call.array(4, "running_var")
     if mean is None or variance is None:
         raise UnsupportedOperatorError(
@@ -149,6 +177,7 @@ def _normalization(call: Call, eps: float) -> Op:
 
 
 def _avg_pool(call: Call) -> Op:
+    call.check_axes(4)
     kernel = _pair(call.arg(1, "kernel_size"))
     stride = call.arg(2, "stride")
     divisor = call.arg(6, "divisor_override")
@@ -170,6 +199,14 @@ def _nothing(call: Call) -> None:
     return None
 
 
+def _first(call: Call) -> None:
+    if call.arg(1, "index") != 0:
+        raise UnsupportedOperatorError(
+            f"operator '{call.operator}' in {call.origin} takes result number {call.arg(1, 'index')} of an operator "
+            f"with several; the first is converted"
+        )
+
+
 def _dropout(call: Call) -> None:
     if call.arg(2, "train", False):
         raise _training_mode(call)
@@ -182,12 +219,14 @@ def _training_mode(call: Call) -> UnsupportedOperatorError:
     )
 
 
+CONVERTED = "2-d convolution, linear, ReLU, batch norm, average pool, flatten, view, reshape and dropout"
 TABLE: Mapping[str, Callable[[Call], Op | None]] = {
     "aten.conv2d.default": _conv2d,
     "aten.conv2d.padding": _conv2d_named_padding,
     "aten.convolution.default": _convolution,
     "aten.linear.default": _linear,
     "aten.addmm.default": _addmm,
+    "aten.mm.default": _mm,
     "aten.relu.default": _relu,
     "aten.relu_.default": _relu,
     "aten.batch_norm.default": _batch_norm,
@@ -204,4 +243,16 @@ TABLE: Mapping[str, Callable[[Call], Op | None]] = {
     "aten.contiguous.default": _nothing,
     "aten.detach.default": _nothing,
     "aten.alias.default": _nothing,
+    str(operator.getitem): _first,
 }
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether the operator writes into one of its arguments."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def shares_memory(node: fx.Node) -> bool:
+    """Whether the result may be its first argument or a view of it."""
+    own = ("aten.clone.default", str(operator.getitem))
+    return str(node.target) not in own and TABLE[str(node.target)] in (_reshape, _nothing, _dropout)

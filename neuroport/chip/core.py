@@ -71,7 +71,7 @@ class _Synapses:
     """A projection laid out for its kernel: weights with the output channel last."""
 
     projection: IntProjection
-    weight: NDArray[np.int32]
+    weight: NDArray[np.signedinteger]
 
     def add(self, spikes: NDArray[np.uint8], total: NDArray[np.signedinteger]) -> None:
         synapse = self.projection.synapse
@@ -94,10 +94,12 @@ class _Layer:
 
 
 def _prepare(network: IntNetwork, population: IntPopulation) -> _Layer:
-    conv, dense, bound = [], [], 0
-    for j in network.incoming[population.name]:
-        bound += sum_bound(j.synapse) << j.exponent
-        scaled = j.synapse.mantissa << j.exponent
+    incoming = network.incoming[population.name]
+    bound = sum(sum_bound(j.synapse) << j.exponent for j in incoming)
+    dtype = np.int32 if bound < 2**31 else np.int64  # holds each weight too: none is larger than the sums
+    conv, dense = [], []
+    for j in incoming:
+        scaled = np.left_shift(j.synapse.mantissa, j.exponent, dtype=dtype)
         if isinstance(j.synapse, IntConv2d):
             conv.append(_Synapses(j, np.ascontiguousarray(_by_input_channel(scaled, j.synapse))))
         else:
@@ -106,10 +108,10 @@ def _prepare(network: IntNetwork, population: IntPopulation) -> _Layer:
     order = np.arange(n, dtype=np.int64)
     if conv:
         order = order.reshape(*population.shape[1:], population.shape[0]).transpose(2, 0, 1).reshape(n).copy()
-    return _Layer(population, tuple(conv), tuple(dense), np.int32 if bound < 2**31 else np.int64, order)
+    return _Layer(population, tuple(conv), tuple(dense), dtype, order)
 
 
-def _by_input_channel(weight: NDArray[np.int32], synapse: IntConv2d) -> NDArray[np.int32]:
+def _by_input_channel(weight: NDArray[np.signedinteger], synapse: IntConv2d) -> NDArray[np.signedinteger]:
     """[C_out, C_in / groups, kH, kW] as [C_in, kH, kW, C_out / groups]."""
     g = synapse.geometry
     split = weight.reshape(g.groups, g.out_shape[0] // g.groups, -1, *g.kernel)

@@ -20,7 +20,7 @@ from neuroport.snn.operators import Conv2d, Dense, Synapse, merge
 from neuroport.snn.rates import forward_rates
 
 _STEPS_PER_OCTAVE = 8
-_READOUT_MARGIN = 2.0
+_READOUT_MARGIN = 1.5  # beyond the largest sums seen in calibration
 
 
 @dataclass(frozen=True)

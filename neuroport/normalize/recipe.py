@@ -14,7 +14,7 @@ from neuroport.snn.build import BuildOptions
 class Recipe(BaseModel):
     """What is done to the weights, and with which neurons, for how long, they then run."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: str
     summary: str

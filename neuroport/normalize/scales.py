@@ -13,6 +13,7 @@ from neuroport.ann.graph import FloatArray
 from neuroport.errors import DataError, InvalidNetworkError
 from neuroport.normalize.activations import ActivationStatistics, collect_statistics
 from neuroport.normalize.recipe import Recipe
+from neuroport.snn.encode import check_rate_range
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.operators import merge, scale
 from neuroport.snn.rates import forward_rates
@@ -39,16 +40,19 @@ def normalize(network: SpikingNetwork, images: NDArray[np.float32], recipe: Reci
     """Rescale weights and biases so that the activation lambda becomes a firing rate of 1.
 
     W <- W lambda_in / lambda_out, b <- b / lambda_out, with lambda the maximum (p = 100) or the p-th percentile of
-    the activations over `images` [N, ...]. The readout of a network that accumulates is scaled by the largest
-    magnitude of its sums, which moves no decision.
+    the activations over `images` [N, ...]. The readout has one scale for all classes, which moves no decision: the
+    largest magnitude of its sums where it accumulates.
 
     Raises:
         InvalidNetworkError: a population never fires on the calibration data.
-        DataError: no calibration data.
-        Source: Rueckauer et al. 2016, sections 3.2.1 (maximum) and 3.2.2 (percentile).
+        DataError: no calibration data, or images outside [0, 1] for a rate code.
+
+    Source: Rueckauer et al. 2016, sections 3.2.1 (maximum) and 3.2.2 (percentile).
     """
     if not len(images):
         raise DataError("there is no calibration data: the training part of the data set is empty")
+    if network.encoding == "rate":
+        check_rate_range(images)
     statistics = _measure(network, images, recipe)
     scales: dict[str, FloatArray] = {}
     silent: dict[str, int] = {}
@@ -57,9 +61,10 @@ def normalize(network: SpikingNetwork, images: NDArray[np.float32], recipe: Reci
         found = statistics[population.name]
         value = found.percentile if population.neuron.fires else found.maximum
         if population.role == "input":
-            value = np.maximum(found.maximum, 1.0) if network.encoding == "rate" else np.ones(1)
-        if not value.max() > 0 and found.maximum.max() > 0:
-            value = found.maximum  # sparser than 100 - p percent: the percentile is 0, the layer is not silent
+            value = np.ones(1)
+        value = np.where(value > 0, value, found.maximum)  # sparser than 100 - p percent is not silent
+        if population.role == "readout":
+            value = value.max(keepdims=True)
         if not value.max() > 0:
             raise InvalidNetworkError(
                 f"layer '{population.name}': every activation is 0 on {len(images)} calibration samples, so it has no "

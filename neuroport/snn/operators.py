@@ -200,7 +200,8 @@ def _dense_of(op: Operator) -> Dense:
 def scale(op: Synapse, *, lambda_in: FloatArray, lambda_out: FloatArray) -> Synapse:
     """The operator between normalized populations: weight * lambda_in / lambda_out, channel by channel.
 
-    lambda_in, lambda_out: [C] of the pre- and post-synaptic population ([N] where it is flat).
+    lambda_in, lambda_out: [C] of the pre- and post-synaptic population ([N] where it is flat). A convolution that
+    reads the population under another shape, whose channels mix scales, becomes dense.
     Source: Rueckauer et al. 2016, section 3.2.1; Mueller et al. 2021, eq. 2.
     """
     if isinstance(op, Dense):
@@ -208,6 +209,11 @@ def scale(op: Synapse, *, lambda_in: FloatArray, lambda_out: FloatArray) -> Syna
         columns = np.repeat(lambda_in, n_in // len(lambda_in))
         rows = np.repeat(lambda_out, n_out // len(lambda_out))
         return replace(op, weight=op.weight * columns[None, :] / rows[:, None])
+    n_in = math.prod(op.in_shape)
+    per_neuron = np.repeat(lambda_in, n_in // len(lambda_in)).reshape(op.in_shape[0], -1)
+    if (per_neuron != per_neuron[:, :1]).any():
+        return scale(_dense_of(op), lambda_in=lambda_in, lambda_out=lambda_out)
+    lambda_in = per_neuron[:, 0]
     per_group = op.weight.shape[1]
     n_out_group = len(op.weight) // op.geometry.groups
     group = np.arange(len(op.weight)) // n_out_group

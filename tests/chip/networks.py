@@ -1,0 +1,228 @@
+"""Integer networks for tests: small ones by hand, random ones by hypothesis, and registers narrower than they need."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from neuroport.chip.inputs import IntInputs
+from neuroport.chip.network import (
+    IntConv2d,
+    IntDense,
+    IntNetwork,
+    IntPopulation,
+    IntProjection,
+    IntSynapse,
+    sum_bound,
+)
+from neuroport.chip.target import Arithmetic, Target, WeightRange, load_target
+from neuroport.snn.operators import conv_geometry
+
+TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2")
+
+
+@cache
+def target(name: str) -> Target:
+    """The packaged datasheet of that name."""
+    return load_target(name)
+
+
+def variant(name: str, **changes: Any) -> Arithmetic:
+    """A packaged arithmetic with some keys changed, checked like any datasheet."""
+    return Arithmetic.model_validate(target(name).arithmetic.model_dump() | changes)
+
+
+def population(name: str = "out", shape: tuple[int, ...] = (1,), **changes: Any) -> IntPopulation:
+    """A readout that starts at 0, has no bias and resets by subtraction, with some fields changed."""
+    fields: dict[str, Any] = {
+        "role": "readout",
+        "threshold_mantissa": 1,
+        "bias_mantissa": np.zeros(shape, np.int32),
+        "bias_exponent": 0,
+        "v_init_int": 0,
+        "reset": "zero",
+        "decay": 0,
+        "clamp_until": 0,
+        "driven": False,
+        "unit": 64,
+    }
+    return IntPopulation(name=name, shape=shape, **(fields | changes))
+
+
+def source(shape: tuple[int, ...] = (1,), name: str = "input") -> IntPopulation:
+    """A spike source."""
+    return population(name, shape, role="input")
+
+
+def dense(mantissa: Any, pre: str = "input", post: str = "out", exponent: int = 0) -> IntProjection:
+    """A dense projection with these mantissas [n_out, n_in]."""
+    return IntProjection(pre, post, IntDense(np.asarray(mantissa, np.int32)), exponent)
+
+
+def network_of(
+    arithmetic: Arithmetic,
+    populations: Sequence[IntPopulation],
+    projections: Sequence[IntProjection] = (),
+    readout: Any = "count",
+    name: str = "testchip",
+) -> IntNetwork:
+    """An integer network of these parts."""
+    return IntNetwork(name, arithmetic, tuple(populations), tuple(projections), readout)
+
+
+def with_arithmetic(network: IntNetwork, arithmetic: Arithmetic) -> IntNetwork:
+    """The same network in other registers, past the checks: the only way to make a current wrap or saturate."""
+    changed = copy.copy(network)
+    object.__setattr__(changed, "arithmetic", arithmetic)
+    return changed
+
+
+def spikes_of(raster: Any) -> IntInputs:
+    """Inputs of one sample from its raster [T, ...]."""
+    raster = np.asarray(raster, np.uint8)[None]
+    return IntInputs(1, raster.shape[1], raster, {})
+
+
+def currents_of(mantissa: Any, n_steps: int, name: str = "out") -> IntInputs:
+    """Inputs of samples [S, ...] as currents of one driven population."""
+    mantissa = np.asarray(mantissa, np.int32)
+    return IntInputs(len(mantissa), n_steps, None, {name: mantissa})
+
+
+def weight_range(arithmetic: Arithmetic, sign: str) -> WeightRange:
+    """The range of 'mixed', 'excitatory' or 'inhibitory' weights."""
+    found: WeightRange = getattr(arithmetic.weights, sign)
+    return found
+
+
+def random_weights(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, shape: tuple[int, ...]) -> Any:
+    """Mantissas within their range: all values, only the ends, or few and small; never all zero."""
+    sign = draw(st.sampled_from(["mixed", "excitatory", "inhibitory"]))
+    sheet = weight_range(arithmetic, sign)
+    low, high = sheet.minimum // sheet.step, sheet.maximum // sheet.step
+    match draw(st.sampled_from(["uniform", "ends", "small"])):
+        case "uniform":
+            m = rng.integers(low, high, shape, endpoint=True)
+        case "ends":
+            m = rng.choice([low, high], shape)
+        case _:
+            m = rng.integers(max(low, -3), min(high, 3), shape, endpoint=True) * (rng.random(shape) < 0.5)
+    m = m * sheet.step
+    if not m.any():
+        m.flat[0] = sheet.step if high > 0 else -sheet.step
+    if sign == "mixed" and (m.min() >= 0 or m.max() <= 0):
+        m.flat[0] = -sheet.step if m.min() >= 0 else sheet.step  # one sign only would be read by another range
+    return m.astype(np.int32)
+
+
+def random_conv(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, shape: tuple[int, ...]) -> IntConv2d:
+    """A convolution over [C, H, W] with any stride, padding, dilation and groups that leave an output."""
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    kernel, stride, dilation = draw(pair), draw(pair), draw(pair)
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    if any(n + 2 * p < span for n, p, span in zip(shape[1:], padding, spans, strict=True)):
+        kernel = (1, 1)
+    groups = draw(st.sampled_from([g for g in range(1, shape[0] + 1) if shape[0] % g == 0]))
+    c_out = groups * draw(st.integers(1, 2))
+    weight_shape = (c_out, shape[0] // groups, *kernel)
+    geometry = conv_geometry(shape, weight_shape, stride, padding, dilation, groups)
+    return IntConv2d(random_weights(draw, rng, arithmetic, weight_shape), geometry)
+
+
+def _fitted(draw: Any, network_parts: list[tuple[str, IntSynapse]], post: str, a: Arithmetic) -> list[IntProjection]:
+    """The projections with exponents drawn from those that the accumulator allows together."""
+    projections, room = [], a.synaptic_limit
+    for k, (pre, synapse) in enumerate(network_parts):
+        later = sum(sum_bound(s) for _, s in network_parts[k + 1 :])
+        bound = sum_bound(synapse)
+        fitting = [e for e in range(a.weights.exponent_max + 1) if bound << e <= room - later]
+        exponent = draw(st.sampled_from([0, fitting[-1], fitting[len(fitting) // 2]]))
+        room -= bound << exponent
+        projections.append(IntProjection(pre, post, synapse, exponent))
+    return projections
+
+
+def _random_population(
+    draw: Any, rng: np.random.Generator, a: Arithmetic, name: str, shape: tuple[int, ...], typical: int, n_steps: int
+) -> IntPopulation:
+    """Neurons anywhere in the ranges of the arithmetic; `typical`: a potential that one step may add."""
+    top = a.threshold.mantissa_max
+    near = min(max(1, typical >> a.threshold.shift), top)
+    threshold = draw(st.sampled_from([1, near, min(2 * near, top), top]))
+    limit = a.membrane.limit
+    starts = [0, (threshold << a.threshold.shift) // 2, limit, -limit, int(rng.integers(-limit, limit))]
+    v_init = draw(st.sampled_from([v for v in starts if abs(v) <= limit])) if a.v_init else 0
+    low, high = a.bias.mantissa_min, a.bias.mantissa_max
+    exponent = draw(st.sampled_from([0, a.bias.exponent_max]))
+    bias = {
+        "none": np.zeros(shape),
+        "uniform": rng.integers(low, high, shape, endpoint=True),
+        "ends": rng.choice([low, high], shape),
+        "small": rng.integers(-5, 5, shape),
+    }[draw(st.sampled_from(["none", "uniform", "ends", "small"]))]
+    full = 1 << a.decay_bits
+    return population(
+        name,
+        shape,
+        role="hidden",
+        threshold_mantissa=threshold,
+        bias_mantissa=bias.astype(np.int32),
+        bias_exponent=exponent,
+        v_init_int=v_init,
+        reset=draw(st.sampled_from(a.resets)),
+        decay=draw(st.sampled_from([0, 0, 1, int(rng.integers(0, full)), full])),
+        clamp_until=draw(st.sampled_from([0, 0, 1, n_steps - 1, n_steps + 1])),
+    )
+
+
+@st.composite
+def networks(draw: Any, arithmetics: Sequence[Arithmetic]) -> tuple[IntNetwork, IntInputs]:
+    """A network with one to three layers of any kind and inputs for it, every number within its range.
+
+    Layers read the population before by a dense or a convolutional projection; some read an earlier one besides.
+    """
+    a = draw(st.sampled_from(arithmetics))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n_samples, n_steps = draw(st.integers(1, 3)), draw(st.integers(1, 12))
+    sides = st.integers(1, 5)
+    shape: tuple[int, ...] = draw(st.one_of(st.tuples(st.integers(1, 4), sides, sides), st.tuples(st.integers(1, 12))))
+    driven = draw(st.booleans())
+    if driven:
+        made = [replace(_random_population(draw, rng, a, "p0", shape, 2 * a.bias.limit, n_steps), driven=True)]
+        low, high = a.bias.mantissa_min, a.bias.mantissa_max
+        currents = rng.integers(low, high, (n_samples, *shape), endpoint=True).astype(np.int32)
+        inputs = IntInputs(n_samples, n_steps, None, {"p0": currents})
+    else:
+        made = [source(shape, "p0")]
+        density = draw(st.sampled_from([0.1, 0.5, 1.0]))
+        raster = (rng.random((n_samples, n_steps, *shape)) < density).astype(np.uint8)
+        inputs = IntInputs(n_samples, n_steps, raster, {})
+    projections: list[IntProjection] = []
+    for k in range(1, draw(st.integers(1, 3)) + 1):
+        name, before = f"p{k}", made[-1]
+        parts: list[tuple[str, IntSynapse]] = []
+        if len(before.shape) == 3 and draw(st.booleans()):
+            conv = random_conv(draw, rng, a, before.shape)
+            parts.append((before.name, conv))
+            shape = conv.geometry.out_shape
+        else:
+            shape = draw(st.one_of(st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 3), sides, sides)))
+            weight = random_weights(draw, rng, a, (int(np.prod(shape)), before.n_neurons))
+            parts.append((before.name, IntDense(weight)))
+        if draw(st.booleans()):
+            other = draw(st.sampled_from(made))
+            weight = random_weights(draw, rng, a, (int(np.prod(shape)), other.n_neurons))
+            parts.insert(draw(st.integers(0, 1)), (other.name, IntDense(weight)))
+        incoming = _fitted(draw, parts, name, a)
+        typical = sum(sum_bound(j.synapse) << j.exponent for j in incoming) << a.synaptic_shift
+        made.append(_random_population(draw, rng, a, name, shape, typical, n_steps))
+        projections.extend(incoming)
+    made[-1] = replace(made[-1], role="readout")
+    return network_of(a, made, projections, draw(st.sampled_from(["count", "membrane"]))), inputs
