@@ -20,33 +20,20 @@ import os
 import re
 import secrets
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
-import uv
 from filelock import FileLock, Timeout
 
 from neuroport.errors import ToolchainError, ToolchainMissingError
-
-Progress = Callable[[str], None]
+from neuroport.interpreters import OWNER, Progress, absolute, find_python, run_to_end, uv_program, why_not
 
 _FORMAT = 1
 _STAMP = "stamp.json"
-_PROBE_TIMEOUT_S = 20.0
-_PROBE = "import json, sys; print(json.dumps([sys.implementation.name, sys.version.split()[0], sys.prefix]))"
-# Marks what is started while an environment is made, so that it can be found again if its parent was killed.
-_OWNER = "NEUROPORT_TOOLCHAIN_BUILD"
-# Beside PYTHON*: what would make the child, or uv, work on the parent's environment or project instead of its own.
-_FOREIGN = {"VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "__PYVENV_LAUNCHER__", _OWNER}
-_FOREIGN |= {"UV_PROJECT", "UV_WORKING_DIR", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_MANAGED_PYTHON"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,7 @@ def cache_dir() -> Path:
     Raises ToolchainError if there is no home directory to put it in.
     """
     if chosen := os.environ.get("NEUROPORT_CACHE"):
-        return _absolute(chosen)
+        return absolute(chosen)
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if base.is_absolute():  # The XDG specification: a relative path is invalid and ignored.
         return base / "neuroport"
@@ -103,126 +90,6 @@ def cache_dir() -> Path:
         return Path.home() / ".cache" / "neuroport"
     except RuntimeError as error:
         raise ToolchainError("cache directory: no home directory, toolchains need one; set NEUROPORT_CACHE") from error
-
-
-def _absolute(path: str) -> Path:
-    return Path(os.path.expanduser(path)).absolute()  # noqa: PTH111 (where there is no home, it does not raise)
-
-
-def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment for a toolchain's process: ours, without what would make it see our own packages.
-
-    Removes every PYTHON* variable (they are meant for our interpreter), VIRTUAL_ENV and the like; keeps PATH, proxies,
-    certificates and the user's uv settings, but uv puts no Python on the user's PATH; `extra` is set last.
-    """
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON") and key not in _FOREIGN}
-    return {**kept, "PYTHONNOUSERSITE": "1", "UV_PYTHON_INSTALL_BIN": "0", **(extra or {})}
-
-
-def _run(argv: Sequence[str | Path], timeout_s: float, owner: Path | None = None) -> tuple[str | None, str, str]:
-    """Run a command to its end or to the deadline; return why it failed (None: it did not), its stdout and stderr.
-
-    Whatever happens, none of its process group is left. Output goes to files: a grandchild that keeps a pipe open would
-    hang us. The working directory is the root of the file system, where uv finds no project configuration.
-    """
-    env = child_environment({_OWNER: str(owner)} if owner else None)
-    failure: str | None = None
-    try:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=os.sep, env=env, start_new_session=True
-            )
-            try:
-                if code := process.wait(timeout_s):
-                    failure = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
-            except subprocess.TimeoutExpired:
-                failure = f"not finished after {timeout_s:.0f} s"
-            finally:
-                with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-                    os.killpg(process.pid, signal.SIGKILL)
-                    process.wait(5)
-            out.seek(0)
-            err.seek(0)
-            return failure, out.read().decode("utf-8", "replace").strip(), err.read().decode("utf-8", "replace").strip()
-    except OSError as error:
-        return f"does not start: {error.strerror or error}", "", ""
-
-
-def _why_not(python: Path, version: str, prefix: Path | None = None) -> str | None:
-    """Return None if this interpreter runs, is CPython of that version, and lives in `prefix`; else the reason."""
-    failure, out, err = _run([python, "-I", "-B", "-c", _PROBE], _PROBE_TIMEOUT_S)
-    if failure is not None:
-        return f"{failure} {' '.join(err.split())[:200]}".strip()
-    try:
-        implementation, found, found_prefix = map(str, json.loads(out))
-    except (ValueError, TypeError):
-        return f"does not answer like a Python interpreter ({out[:80]!r})"
-    if implementation != "cpython" or not found.startswith(f"{version}."):
-        return f"is {implementation} {found}, not CPython {version}"
-    if prefix is not None and os.path.realpath(found_prefix) != os.path.realpath(prefix):
-        return f"belongs to {found_prefix}, not to this environment"
-    return None
-
-
-def find_python(version: str, *, on_progress: Progress | None = None, timeout_s: float = 600.0) -> Path:
-    """Return an interpreter of that version ("3.10"): found, or downloaded by uv (within `timeout_s`) as a last resort.
-
-    Order: NEUROPORT_PYTHON_3_10, the running one, every python3.10 on PATH, pyenv's (newest patch first), uv's, uv's
-    download. Each is run before it counts: a pyenv shim may exist and not run.
-
-    Raises ToolchainMissingError if the variable names no such interpreter, or none is found; lists what was tried.
-    """
-    variable = f"NEUROPORT_PYTHON_{version.replace('.', '_')}"
-    if named := os.environ.get(variable):
-        if (reason := _why_not(_absolute(named), version)) is None:
-            return _absolute(named)
-        raise ToolchainMissingError(
-            f"variable {variable}: {named!r} {reason}; set it to a Python {version}, or unset it"
-        )
-    tried = [f"{variable}: not set"]
-    for origin, found in _pythons(version, on_progress or (lambda _: None), timeout_s):
-        if isinstance(found, str):
-            tried.append(f"{origin}: {found}")
-        elif reason := _why_not(found, version):
-            tried.append(f"{origin}: {found} {reason}")
-        else:
-            return found
-    raise ToolchainMissingError(
-        f"no Python {version} that runs was found; install Python {version}, or set {variable} to one, or use "
-        "--backend cpu or --target cpu, which need no toolchain. Tried:\n    " + "\n    ".join(tried)
-    )
-
-
-def _pythons(version: str, say: Progress, timeout_s: float) -> Iterator[tuple[str, Path | str]]:
-    """Give each place and the interpreter in it, not yet run, or why there is no (other) one; the download last."""
-    yield "the running interpreter", Path(sys.executable or "")
-    program = f"python{version}"
-    for place in filter(None, os.environ.get("PATH", "").split(os.pathsep)):
-        if os.access(python := _absolute(place) / program, os.X_OK):
-            yield f"{program} on PATH", python
-    yield f"{program} on PATH", "no other"
-    pyenv = _absolute(os.environ.get("PYENV_ROOT") or "~/.pyenv") / "versions"
-    matches = [re.fullmatch(rf"{re.escape(version)}\.(\d+)", path.name) for path in pyenv.glob("*")]
-    for patch in sorted((int(match[1]) for match in matches if match), reverse=True):
-        yield "pyenv", pyenv / f"{version}.{patch}" / "bin" / "python"
-    yield "pyenv", f"no other {version}.* in {pyenv}"
-    find = ["find", "--python-preference", "only-managed", "--no-python-downloads", "--no-project", "--system", version]
-    install = ["install", "--no-progress", version]
-    for origin, arguments in (("managed by uv", find), ("download by uv", install), ("downloaded by uv", find)):
-        if arguments is install:
-            say(f"Python {version} is not on this machine; uv downloads it")
-        failure, out, err = _run([_uv(), "python", *arguments], timeout_s if arguments is install else _PROBE_TIMEOUT_S)
-        if failure is not None:
-            yield origin, f"{failure} ({' '.join(err.split())[-400:]})"
-        elif arguments is find:
-            yield origin, Path(out)
-
-
-def _uv() -> str:
-    try:
-        return uv.find_uv_bin()
-    except FileNotFoundError as error:
-        raise ToolchainMissingError("program uv: not found, toolchains need it; reinstall the package uv") from error
 
 
 def status(spec: ToolchainSpec) -> ToolchainStatus:
@@ -235,7 +102,7 @@ def _inspect(spec: ToolchainSpec) -> tuple[ToolchainStatus, dict[str, str]]:
     plain = json.dumps(dataclasses.asdict(spec), sort_keys=True)
     root = cache_dir() / "toolchains" / f"{spec.name}-{hashlib.sha256(plain.encode()).hexdigest()[:12]}"
     if not os.path.lexists(root):
-        missing = f"made on first use, or by `neuroport targets install {spec.name}`"
+        missing = "made on first use, or by `neuroport targets install TARGET`"
         return ToolchainStatus("not installed", missing, root), {}
     packages: dict[str, str] = {}
     reason: str | None = None
@@ -252,7 +119,7 @@ def _inspect(spec: ToolchainSpec) -> tuple[ToolchainStatus, dict[str, str]]:
         reason = f"{os.path.relpath(error.filename, root)} cannot be read ({error.strerror})"
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         reason = f"its {_STAMP} is damaged"
-    if reason is None and (wrong := _why_not(root / "bin" / "python", spec.python, prefix=root)):
+    if reason is None and (wrong := why_not(root / "bin" / "python", spec.python, prefix=root)):
         reason = f"its interpreter {wrong}"
     return ToolchainStatus("broken" if reason else "ready", reason or f"{len(packages)} packages", root), packages
 
@@ -335,27 +202,37 @@ def _fill(spec: ToolchainSpec, new: Path, deadline: float, say: Progress) -> Non
     """Make the environment in the empty directory `new`, test it, and write its stamp last."""
 
     def step(failing: str, *argv: str | Path) -> None:
-        failure, _, err = _run(argv, _left(deadline), owner=new)
+        failure, _, err = run_to_end(argv, _left(deadline), owner=new)
         said = "\n    ".join(["", *err.splitlines()[-15:]])
         if failure and os.strerror(errno.ENOSPC) in err:
             raise _cache_error(spec, errno.ENOSPC, said)
         if failure:
             raise (ToolchainError if argv[0] == inside else ToolchainMissingError)(
                 f"toolchain {spec.name!r}: {failing} failed ({failure}), it must succeed; check the network, then "
-                f"retry `neuroport targets install {spec.name}`, or use `--backend cpu`. It said:{said or ' nothing'}"
+                f"retry, or use `--backend cpu`, which needs no toolchain. It said:{said or ' nothing'}"
             )
 
     inside = new / "bin" / "python"
     python = find_python(spec.python, on_progress=say, timeout_s=_left(deadline))
     say(f"creating it with {python}")
     # Relocatable: it is renamed after it is filled, and console scripts name their interpreter.
-    step("`uv venv`", _uv(), "venv", "--no-project", "--relocatable", "--python", python, new)
+    step("`uv venv`", uv_program(), "venv", "--no-project", "--relocatable", "--python", python, new)
     for options, requirements in (((), spec.requires), (("--no-deps",), spec.requires_no_deps)):
         if requirements:
             listed = ", ".join(requirements)
             say(f"installing {listed}")
             # Copies: with hard links, a file damaged here would be damaged in the cache of uv too, and come back.
-            install = [_uv(), "pip", "install", "--no-progress", "--link-mode", "copy", "--python", inside, *options]
+            install = [
+                uv_program(),
+                "pip",
+                "install",
+                "--no-progress",
+                "--link-mode",
+                "copy",
+                "--python",
+                inside,
+                *options,
+            ]
             step(f"`uv pip install` of {listed}", *install, "--", *requirements)
     say("testing that it works")
     imports = "\n".join(f"import {name}" for name in spec.imports)
@@ -384,7 +261,7 @@ def _remove(path: Path) -> None:
             time.sleep(pause_s)
             for process in psutil.process_iter():
                 with contextlib.suppress(psutil.Error, OSError):
-                    if process.environ().get(_OWNER) == str(path):
+                    if process.environ().get(OWNER) == str(path):
                         process.kill()
             with contextlib.suppress(OSError):
                 path.unlink()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.lava_fixture"]
+
 settings.register_profile(
     "neuroport",
     deadline=None,

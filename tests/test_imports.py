@@ -23,19 +23,22 @@ ROOMS = ("ann", "snn", "normalize", "chip", "mapping", "backends", "validation")
 # Helper modules on the ground floor, each with those of ours that it may import.
 GROUND = {
     "errors": frozenset[str](),
+    "version": frozenset[str](),
     "data": frozenset({"errors"}),
     "datasheets": frozenset({"errors"}),
-    "toolchains": frozenset({"errors"}),
-    "bundle": frozenset({"errors", "datasheets"}),
+    "interpreters": frozenset({"errors"}),
+    "toolchains": frozenset({"errors", "interpreters"}),
+    "bundle": frozenset({"errors"}),
 }
 # A room may import the ground floor, itself and the rooms to its left.
 ALLOWED = (
     GROUND
     | {room: frozenset(GROUND) | frozenset(ROOMS[:i]) for i, room in enumerate(ROOMS)}
     | {
-        "deploy": frozenset(GROUND) | frozenset(ROOMS),
-        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deploy"},
-        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"deploy", "__init__"},
+        "deployment": frozenset(GROUND) | frozenset(ROOMS),
+        "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"deployment"},
+        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment"},
+        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "terminal", "__init__"},
         "__main__": frozenset({"cli"}),
     }
 )

@@ -154,7 +154,7 @@ def _relu(call: Call) -> Op:
 
 
 def _batch_norm(call: Call) -> Op:
-    if call.arg(5, "training", False):
+    if call.arg(5, "training", False) and call.arg(3, "running_mean") is not None:
         raise _training_mode(call)
     return _normalization(call, float(call.arg(7, "eps", 1e-5)))
 
@@ -172,8 +172,9 @@ def _normalization(call: Call, eps: float) -> Op:
             f"images of the batch; train with track_running_stats=True"
         )
     gamma, beta = call.array(1, "weight"), call.array(2, "bias")
-    gain = (1.0 if gamma is None else gamma) / np.sqrt(variance + eps)
-    return BatchNorm(gain, (0.0 if beta is None else beta) - mean * gain)
+    with np.errstate(all="ignore"):  # the graph refuses what is not finite, and names the layer
+        gain = (1.0 if gamma is None else gamma) / np.sqrt(variance + eps)
+        return BatchNorm(gain, (0.0 if beta is None else beta) - mean * gain)
 
 
 def _avg_pool(call: Call) -> Op:

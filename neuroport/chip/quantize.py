@@ -205,8 +205,12 @@ class _LayerQuantizer:
         high = low = self.population.bias.reshape(-1).astype(np.float64)
         for j in network.incoming[self.name]:
             if j.pre == network.input.name and self.driven:
-                weights = _rows(merge(j.operator).weight)
-                ends = np.sort([weights * input_range[0], weights * input_range[1]], axis=0).sum(2)
+                op = merge(j.operator)
+                weights = _rows(op.weight)
+                is_padded = isinstance(op, Conv2d) and op.geometry.padding != (0, 0)
+                inputs = np.array([*input_range, 0.0] if is_padded else input_range)  # a border reads zeros
+                ends = weights * inputs.min(), weights * inputs.max()
+                ends = np.sort(ends, axis=0).sum(2)
                 per_neuron = len(high) // len(weights)
                 low, high = low + np.repeat(ends[0], per_neuron), high + np.repeat(ends[1], per_neuron)
         return float(max(np.abs(low).max(), np.abs(high).max()))
@@ -229,7 +233,8 @@ class _LayerQuantizer:
             limits.append(int(room / self.bias_bound) >> a.synaptic_shift)
         if not self.fires:
             top = min(a.threshold.mantissa_max << a.threshold.shift, a.membrane.limit)
-            limits.append(int(top / (self.n_steps * _READOUT_MARGIN)) >> a.synaptic_shift)
+            per_step = max(_READOUT_MARGIN, self.bias_bound if self.driven else 0.0)
+            limits.append(int(top / (self.n_steps * per_step)) >> a.synaptic_shift)
         if min(limits) < 1:
             raise DoesNotFitError(
                 f"layer '{self.name}': input currents and biases reach {self.bias_bound:.4g} thresholds per step over "
@@ -245,11 +250,13 @@ class _LayerQuantizer:
         best: _Candidate | None = None
         for unit in self._units(top):
             candidate = self._try(unit)
-            if candidate.synaptic_sum > self.arithmetic.synaptic_limit:
+            if candidate.synaptic_sum > self.arithmetic.synaptic_limit or not all(
+                m.any() for m, _ in candidate.weights
+            ):
                 continue
             if best is None or candidate.error <= best.error:  # among equals the smallest: most room in v
                 best = candidate
-        if best is None or not all(m.any() for m, _ in best.weights):
+        if best is None:
             raise DoesNotFitError(
                 f"layer '{self.name}': no scale brings its weights into {self.target.name}'s range without an overflow "
                 f"or without rounding all of them to 0 ({self._fan_in():,} inputs per neuron, accumulator limit "
@@ -266,7 +273,7 @@ class _LayerQuantizer:
         return max(1, min(top, int(max(roomy, precise))))
 
     def _units(self, top: int) -> Iterator[int]:
-        """Scales to try: from clipping by two downwards, an octave past the best that clips nothing, then to 1."""
+        """Scales to try: those at which a projection just fits, and a grid from twice the largest of them to 1."""
         largest = [float(np.abs(op.weight).max()) for op in self.operators]
         for op, magnitude in zip(self.synaptic, largest, strict=True):
             if not magnitude > 0:
@@ -274,10 +281,12 @@ class _LayerQuantizer:
                     f"layer '{self.name}': all weights from '{op.pre}' are 0, so nothing would arrive; "
                     f"check the trained weights"
                 )
-        reach = self.arithmetic.weights.mixed.maximum
-        start = 2.0 * reach / min(largest)
-        units = (int(start * 2 ** (-k / _STEPS_PER_OCTAVE)) for k in range(64 * _STEPS_PER_OCTAVE))
-        yield from sorted({min(u, top) for u in units if u >= 1}, reverse=True)
+        sheets = [_weight_range(op.weight, self.arithmetic) for op in self.operators]
+        reach = [min(end for end in (s.maximum, -s.minimum) if end > 0) for s in sheets]
+        fitting = [r / magnitude for r, magnitude in zip(reach, largest, strict=True)]
+        start = 2.0 * max(fitting)
+        grid = [start * 2 ** (-k / _STEPS_PER_OCTAVE) for k in range(64 * _STEPS_PER_OCTAVE)]
+        yield from sorted({min(int(u), top) for u in [*fitting, *grid] if u >= 1}, reverse=True)
 
     def _try(self, unit: int) -> _Candidate:
         weights, error, n_clipped, total = [], 0.0, 0, 0
@@ -295,7 +304,7 @@ class _LayerQuantizer:
         reach = max(sheet.maximum, -sheet.minimum)
         needed = max(0, math.ceil(math.log2(max(float(np.abs(op.weight).max()) * unit / reach, 1.0))))
         found: tuple[NDArray[np.int32], int, float, int] | None = None
-        for exponent in {min(needed, self.arithmetic.weights.exponent_max), max(needed - 1, 0)}:
+        for exponent in {min(max(e, 0), self.arithmetic.weights.exponent_max) for e in (needed, needed - 1)}:
             exact = op.weight * (unit / (1 << exponent))
             rounded = np.rint(exact / sheet.step) * sheet.step
             mantissa = np.clip(rounded, sheet.minimum, sheet.maximum)

@@ -18,7 +18,7 @@ from neuroport.backends.base import Job
 from neuroport.backends.loihi.backend import LavaBackend
 from neuroport.chip.inputs import IntInputs
 from neuroport.errors import WorkerError
-from neuroport.toolchains import child_environment
+from neuroport.interpreters import child_environment
 from tests.backends.lava_networks import TARGET, driven_net
 
 pytestmark = pytest.mark.lava

@@ -16,7 +16,8 @@ from neuroport.chip.network import IntDense, IntNetwork, IntPopulation
 from neuroport.chip.target import Target
 from neuroport.chip.trace import Trace
 from neuroport.errors import DoesNotFitError, ToolchainMissingError, WorkerError
-from neuroport.toolchains import Toolchain, child_environment, ensure
+from neuroport.interpreters import child_environment
+from neuroport.toolchains import Toolchain, ensure
 
 _WORKER = Path(__file__).parent / "worker" / "main.py"
 _START_S = 120.0

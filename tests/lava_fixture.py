@@ -1,4 +1,4 @@
-"""Real Lava for the tests that need it: a failure in CI, a skip with the reason on a user's machine."""
+"""Real Lava for the tests that need it (a fixture, see conftest.py): a failure in CI, a skip elsewhere."""
 
 import os
 
