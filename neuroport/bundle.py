@@ -35,6 +35,7 @@ def staged_bundle(place: Path) -> Iterator[Path]:
     Raises:
         BundleError: `place` is not ours to overwrite, or cannot be written.
     """
+    place = place.absolute()  # the staging directory is handed to processes that run elsewhere
     check_place(place)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

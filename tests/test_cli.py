@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one-line reasons, the report, a bundle left or not."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+import neuroport
 from neuroport.bundle import verify
 from neuroport.cli import app
 from neuroport.datasheets import data_dir
@@ -68,10 +70,12 @@ def test_embedded_example_with_both_resets(tmp_path):
 
 @pytest.mark.lava
 def test_default_target_runs_on_lava(lava, tmp_path):
-    """The product's own command, in a process of its own."""
+    """The product's own command, in a process of its own, with the bundle at its default place."""
     command = [sys.executable, "-c", "from neuroport.cli import main; main()", "deploy", "--json", "--samples", "20"]
-    done = subprocess.run([*command, "--out", tmp_path / "b"], capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"PYTHONPATH": str(Path(neuroport.__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
+    verify(tmp_path / "neuroport-out" / "digits-loihi-sim")
     report = json.loads(done.stdout)
     assert report["backend"]["name"] == "lava"
     assert (report["backend"]["samples"], report["backend"]["mismatches"]) == (20, 0)

@@ -209,8 +209,7 @@ class _LayerQuantizer:
                 weights = _rows(op.weight)
                 is_padded = isinstance(op, Conv2d) and op.geometry.padding != (0, 0)
                 inputs = np.array([*input_range, 0.0] if is_padded else input_range)  # a border reads zeros
-                ends = weights * inputs.min(), weights * inputs.max()
-                ends = np.sort(ends, axis=0).sum(2)
+                ends = np.sort([weights * inputs.min(), weights * inputs.max()], axis=0).sum(2)
                 per_neuron = len(high) // len(weights)
                 low, high = low + np.repeat(ends[0], per_neuron), high + np.repeat(ends[1], per_neuron)
         return float(max(np.abs(low).max(), np.abs(high).max()))
@@ -250,9 +249,8 @@ class _LayerQuantizer:
         best: _Candidate | None = None
         for unit in self._units(top):
             candidate = self._try(unit)
-            if candidate.synaptic_sum > self.arithmetic.synaptic_limit or not all(
-                m.any() for m, _ in candidate.weights
-            ):
+            is_silent = not all(m.any() for m, _ in candidate.weights)
+            if is_silent or candidate.synaptic_sum > self.arithmetic.synaptic_limit:
                 continue
             if best is None or candidate.error <= best.error:  # among equals the smallest: most room in v
                 best = candidate

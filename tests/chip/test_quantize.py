@@ -227,7 +227,7 @@ def test_threshold_stays_within_17_bits_with_tiny_weights():
     p, j, _ = quantize_one(np.array([[2e-5, 1e-4, -1e-4]]))
     assert 131071 / 2 < p.threshold_mantissa <= 131071
     assert (np.sign(j.synapse.mantissa) == [[1, 1, -1]]).all()
-    assert quantize_one([[1 / 2**20]])[0].threshold_mantissa == 131071  # the exact 0.125 would round to 0
+    assert quantize_one([[2.0**-17]])[0].threshold_mantissa == 131071
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,7 @@ def main() -> int:
 def fail(error: BaseException) -> None:
     """Write the reason where neuroport looks for it."""
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    sys.stderr.write(text)
     Guard.report(Path(sys.argv[1]), "worker", f"{type(error).__name__}: {error}", text)
 
 
