@@ -240,6 +240,7 @@ class _Deploy:
                 "neurons": network.n_neurons,
                 "synapses": network.n_synapses,
                 "depth": max(network.depth.values()),
+                "membrane_readout": network.output.name if network.readout == "membrane" else None,
             },
             "layers": rows,
             "silent_channels": silent,

@@ -65,34 +65,36 @@ def show_deployment(result: Deployment) -> None:
         ladder.add_row(rung.name, str(rung.samples), f"{100 * rung.accuracy:.2f} %", agreement)
     console.print(ladder)
     layers = Table("layer", "shape", title="layers")
-    for heading in ("neurons", "synapses", "weight error", "spikes per step", "silent neurons"):
+    for heading in ("neurons", "synapses", "weight error", "spikes/step", "silent"):
         layers.add_column(heading, justify="right")
     for row in report["layers"]:
-        layers.add_row(*_layer_cells(row))
+        layers.add_row(*_layer_cells(row, fires=row["name"] != report["network"]["membrane_readout"]))
     total = report["network"]
     layers.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", "", "", "", style="bold")
     console.print(layers)
     for warning in report["warnings"]:
-        console.print(f"note: {warning}", markup=False, highlight=False)
+        console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
     c = result.comparison
     console.print(
         f"exact comparison with {report['backend']['name']}: {c.samples} samples, {c.populations} populations, "
         f"{c.compared_spikes:,} spikes, {c.mismatches:,} mismatches",
         highlight=False,
+        soft_wrap=True,
     )
     verdict = "every spike equal" if result.is_equal else "DIFFERENT"
     console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _layer_cells(row: dict[str, Any]) -> tuple[str, ...]:
+def _layer_cells(row: dict[str, Any], *, fires: bool) -> tuple[str, ...]:
+    """Cells of one layer; the input currents of a driven layer are no synapses, a membrane readout does not fire."""
     return (
         row["name"],
         "x".join(map(str, row["shape"])),
         f"{row['neurons']:,}",
-        f"{row['synapses']:,}" if row["synapses"] else "input current",
+        f"{row['synapses']:,}" if row["synapses"] else "currents",
         f"{100 * row['weight_error']:.2f} %" if row["synapses"] else "",
-        f"{row['mean_rate']:.3f}" if row["mean_rate"] else "0",
-        f"{100 * row['silent_fraction']:.0f} %",
+        f"{row['mean_rate']:.3f}" if fires else "membrane",
+        f"{100 * row['silent_fraction']:.0f} %" if fires else "",
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.lava_fixture"]
+
+# Threads that wait for each other on a busy machine make small networks many times slower; torch is not imported yet.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile(
     "neuroport",

@@ -134,7 +134,7 @@ def test_no_file_names_a_home_folder() -> None:
         ("snn/build.py", "from .. import __version__", "__init__"),
         ("snn/__init__.py", "from ..normalize.scales import x", "normalize"),
         ("backends/loihi/run.py", "from ...validation import ladder", "validation"),
-        ("backends/loihi/worker/main.py", "from ....deploy import deploy", "deploy"),
+        ("backends/loihi/worker/main.py", "from ....deployment import deploy", "deployment"),
         ("chip/core.py", "def f():\n    if True:\n        from ..mapping import place", "mapping"),
         ("chip/core.py", "class A:\n    def f(self):\n        import neuroport.backends.cpu as c", "backends"),
         ("chip/core.py", "if TYPE_CHECKING:\n    from neuroport.validation.ladder import Rung", "validation"),
@@ -144,7 +144,7 @@ def test_no_file_names_a_home_folder() -> None:
         ("errors.py", "from neuroport.data import load", "data"),
         ("toolchains.py", "from neuroport.datasheets import load", "datasheets"),
         ("datasheets.py", "from .bundle import write", "bundle"),
-        ("deploy.py", "from . import cli", "cli"),
+        ("deployment.py", "from . import cli", "cli"),
         ("__init__.py", "from .cli import main", "cli"),
     ],
 )
@@ -161,8 +161,8 @@ def test_an_import_to_the_right_is_found(path: str, source: str, target: str) ->
         ("snn/build.py", "from neuroport.snn import network\nfrom neuroport import errors\nimport neuroport.ann"),
         ("validation/ladder.py", "from neuroport.ann import graph\nfrom neuroport.backends.registry import find"),
         ("backends/loihi/run.py", "from .worker import protocol\nfrom ..base import Backend\nfrom ...chip import core"),
-        ("bundle.py", "from .errors import BundleError\nfrom neuroport.datasheets import Target"),
-        ("cli.py", "import neuroport\nfrom . import deploy\nfrom .validation import report"),
+        ("toolchains.py", "from .errors import ToolchainError\nfrom neuroport.interpreters import find_python"),
+        ("cli.py", "import neuroport\nfrom . import deployment\nfrom .validation import report"),
         ("chip/core.py", "from snn import other\nimport chips\nname = 'import neuroport.cli'"),
     ],
 )

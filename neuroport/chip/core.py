@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip import kernels
-from neuroport.chip.inputs import IntInputs
+from neuroport.chip.inputs import IntInputs, check_inputs
 from neuroport.chip.network import IntConv2d, IntDense, IntNetwork, IntPopulation, IntProjection, sum_bound
 from neuroport.chip.trace import Trace
 
@@ -28,8 +28,8 @@ class CoreRun:
     """What a run returns.
 
     counts: spikes per neuron [S, *shape] int32 of each population; readout: [S, n_out] int64, spike counts or
-    potentials after the last step; overflows: neuron-steps in which a current or potential left its register at the
-    upper end or wrapped; floored: those in which a potential was held at the lower end; trace: what was recorded.
+    potentials after the last step; overflows: neuron-steps in which a current left its register, or a
+    potential at the upper end; floored: those in which a potential was held at the lower end; trace: what was recorded.
     """
 
     counts: Mapping[str, NDArray[np.int32]]
@@ -53,7 +53,11 @@ def run_core(
         record: 'spikes' of every neuron at every step and potentials of the readout, or 'all' potentials too.
         n_threads: threads that share the samples; all processors if None.
         on_progress: told the number of samples finished since it was told last.
+
+    Raises:
+        DataError: the inputs are not those of this network.
     """
+    check_inputs(network, inputs)
     state = _Run(network, inputs, record)
     shards = [range(start, min(start + _SHARD, inputs.n_samples)) for start in range(0, inputs.n_samples, _SHARD)]
     executor = ThreadPoolExecutor(n_threads or os.cpu_count() or 1)

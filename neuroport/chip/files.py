@@ -40,6 +40,8 @@ _POPULATION_SCALARS = (
     "driven",
     "unit",
 )
+# What h5py and numpy raise on a file that is cut short, or on a group where a dataset should be.
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError)
 _GEOMETRY = ("in_shape", "out_shape", "kernel", "stride", "padding", "dilation", "groups")
 
 
@@ -72,7 +74,7 @@ def read_network(path: Path) -> IntNetwork:
             populations = tuple(_population(f["populations"][str(k)]) for k in range(len(f["populations"])))
             projections = tuple(_projection(f["projections"][str(k)]) for k in range(len(f.get("projections", ()))))
             target, readout = str(f.attrs["target"]), str(f.attrs["readout"])
-    except (OSError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         raise BundleError(f"'{path}' is not an integer network of neuroport, or is damaged: {error}") from error
     return IntNetwork(target, arithmetic, populations, projections, "count" if readout == "count" else "membrane")
 
@@ -126,7 +128,7 @@ def read_inputs(path: Path) -> IntInputs:
             spikes = _read_bits(f["spikes"]) if "spikes" in f else None
             currents = {str(d.attrs["name"]): d[()] for d in f["currents"].values()} if "currents" in f else {}
             return IntInputs(int(f.attrs["n_samples"]), int(f.attrs["n_steps"]), spikes, currents)
-    except (OSError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         raise BundleError(f"'{path}' is not an input file of neuroport, or is damaged: {error}") from error
 
 
@@ -150,7 +152,7 @@ def read_trace(path: Path) -> Trace:
             spikes = {str(d.attrs["name"]): _read_bits(d) for d in f["spikes"].values()}
             potentials = {str(d.attrs["name"]): d[()].astype(np.int64) for d in f.get("potentials", {}).values()}
             return Trace(spikes, potentials)
-    except (OSError, KeyError, ValueError) as error:
+    except _DAMAGE as error:
         raise BundleError(f"'{path}' is not a spike file of neuroport, or is damaged: {error}") from error
 
 

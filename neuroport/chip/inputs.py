@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
-from neuroport.errors import DoesNotFitError
+from neuroport.errors import DataError, DoesNotFitError
 from neuroport.snn.encode import rate_spikes
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.operators import apply
@@ -33,6 +33,29 @@ class IntInputs:
         """Inputs of sample s alone."""
         spikes = None if self.spikes is None else self.spikes[s : s + 1]
         return IntInputs(1, self.n_steps, spikes, {name: x[s : s + 1] for name, x in self.currents.items()})
+
+
+def check_inputs(network: IntNetwork, inputs: IntInputs) -> None:
+    """Refuse inputs of another network: the core's kernels check no bounds.
+
+    Raises:
+        DataError: spikes or currents are missing or of another shape, or spikes are not 0 or 1.
+    """
+    expected: dict[str, tuple[int, ...]] = {p.name: p.shape for p in network.populations if p.driven}
+    found: dict[str, tuple[int, ...]] = {name: x.shape[1:] for name, x in inputs.currents.items()}
+    n_samples = {len(x) for x in inputs.currents.values()}
+    if network.input is not None:
+        expected[network.input.name] = (inputs.n_steps, *network.input.shape)
+        if inputs.spikes is not None:
+            found[network.input.name] = inputs.spikes.shape[1:]
+            n_samples.add(len(inputs.spikes))
+    if inputs.spikes is not None and int(inputs.spikes.max(initial=0)) > 1:
+        raise DataError(f"input spikes hold values up to {inputs.spikes.max()}; a spike is 1, no spike is 0")
+    if found != expected or not n_samples <= {inputs.n_samples} or inputs.n_steps < 1:
+        raise DataError(
+            f"the network needs {inputs.n_samples} samples of at least one step with inputs {expected}, found "
+            f"{sorted(n_samples)} samples of {inputs.n_steps} steps with {found}; encode the inputs for this network"
+        )
 
 
 def encode_inputs(

@@ -101,8 +101,8 @@ def update_neurons(
     """Integrate total [T, N'] into spikes [T, N], and potentials [T, N] unless they are [0, 0].
 
     order [N]: where neuron n's sum stands in a row of total. keep: 2^decay_bits - decay. lost [2]: neuron-steps in
-    which a register could not hold its value are added, [0] those at the upper end or wrapped, [1] potentials held
-    at the lower end (a neuron far from firing, which changes little).
+    which a register could not hold its value are added, [0] currents, and potentials at the upper end or wrapped,
+    [1] potentials held at the lower end (a neuron far from firing, which changes little).
     """
     n_steps, n_neurons = spikes.shape
     record = potentials.shape[0] > 0

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip.target import Arithmetic
-from neuroport.errors import DoesNotFitError
+from neuroport.errors import DoesNotFitError, InvalidNetworkError
 from neuroport.snn.network import Reset, Role
-from neuroport.snn.operators import ConvGeometry, Shape
+from neuroport.snn.operators import ConvGeometry, Shape, conv_geometry
 
 IntArray = NDArray[np.int32]
 
@@ -84,6 +84,7 @@ class IntNetwork:
 
     Raises:
         DoesNotFitError: a number is outside a range of the arithmetic; layer, value, limit and chip are named.
+        InvalidNetworkError: a projection runs backwards, or its synapses do not have the populations' shapes.
     """
 
     target: str
@@ -93,7 +94,14 @@ class IntNetwork:
     readout: Literal["membrane", "count"]
 
     def __post_init__(self) -> None:
-        """Check every range of the arithmetic before anything runs."""
+        """Check shapes and every range of the arithmetic before anything runs: the core's kernels check no bounds."""
+        if not any(p.role == "readout" for p in self.populations):
+            raise InvalidNetworkError("the integer network has no readout population; its answer could not be read")
+        order = {p.name: k for k, p in enumerate(self.populations)}
+        for projection in self.projections:
+            if not order.get(projection.pre, len(order)) < order.get(projection.post, -1):
+                raise InvalidNetworkError(f"projection {projection.pre} -> {projection.post} does not run forward")
+            _check_shapes(projection, self.by_name[projection.pre], self.by_name[projection.post])
         for population in self.populations:
             _check_population(population, self)
         for population in self.populations:
@@ -151,8 +159,30 @@ def sum_bound(synapse: IntSynapse) -> int:
     return int(max(np.maximum(rows, 0).sum(1).max(initial=0), np.maximum(-rows, 0).sum(1).max(initial=0)))
 
 
+def _check_shapes(j: IntProjection, pre: IntPopulation, post: IntPopulation) -> None:
+    found = j.synapse.mantissa.shape
+    if isinstance(j.synapse, IntDense):
+        expected: Shape = (post.n_neurons, pre.n_neurons)
+        fits = True
+    else:
+        g = j.synapse.geometry
+        expected = (g.out_shape[0], g.in_shape[0] // g.groups, *g.kernel)
+        made = conv_geometry(g.in_shape, expected, g.stride, g.padding, g.dilation, g.groups)
+        divides = g.in_shape[0] % g.groups == 0 and g.out_shape[0] % g.groups == 0
+        fits = divides and made == g and g.out_shape == post.shape and math.prod(g.in_shape) == pre.n_neurons
+    if not fits or post.role == "input" or found != expected:
+        raise InvalidNetworkError(
+            f"layer '{post.name}': weights from '{pre.name}' have shape {list(found)}, which does not take "
+            f"{list(pre.shape)} neurons to {list(post.shape)}; is the file from another network?"
+        )
+
+
 def _check_population(p: IntPopulation, network: IntNetwork) -> None:
     a, chip = network.arithmetic, network.target
+    if p.bias_mantissa.shape != p.shape:
+        raise InvalidNetworkError(
+            f"layer '{p.name}': {list(p.bias_mantissa.shape)} biases for {list(p.shape)} neurons; one each is needed"
+        )
     if p.role == "input":
         return
     if not 1 <= p.threshold_mantissa <= a.threshold.mantissa_max:

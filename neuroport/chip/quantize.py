@@ -20,6 +20,7 @@ from neuroport.snn.operators import Conv2d, Dense, Synapse, merge
 from neuroport.snn.rates import forward_rates
 
 _STEPS_PER_OCTAVE = 8
+_SEARCH_DEPTH = 8
 _READOUT_MARGIN = 1.5  # beyond the largest sums seen in calibration
 
 
@@ -59,9 +60,10 @@ def quantize(
 ) -> Quantized:
     """The network in the integers of `target`.
 
-    Each population has one scale, membrane integers per v_th, chosen by the smallest weight rounding error over a
-    grid of an eighth octave; clipping the largest weights by up to a factor of two is allowed where it lowers the
-    error. Errors are weighted by the mean square of what each input channel carries over `images` [N, ...].
+    Each population has one scale, membrane integers per v_th, chosen by the smallest rounding error over a grid of an
+    eighth octave; clipping the largest weights by up to a factor of two is allowed where it lowers the error. Errors of
+    weights are weighted by the mean square of what each input channel carries over `images` [N, ...], and errors of
+    biases count as they are: together the mean square error of one step's input.
 
     Args:
         network: normalized; thresholds of 1.
@@ -116,13 +118,19 @@ def _spike_source(population: Population) -> IntPopulation:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One scale tried: synaptic integers per v_th, mantissas and exponents, squared error, clipped weights."""
+    """One scale tried: synaptic integers per v_th, mantissas and exponents, squared errors, clipped weights."""
 
     unit: int
     weights: tuple[tuple[NDArray[np.int32], int], ...]
-    error: float
+    weight_error: float
+    bias_error: float
     n_clipped: int
     synaptic_sum: int
+
+    @property
+    def error(self) -> float:
+        """Mean square error of one step's input, summed over the rows of weights."""
+        return self.weight_error + self.bias_error
 
 
 class _LayerQuantizer:
@@ -181,7 +189,7 @@ class _LayerQuantizer:
             self.name,
             unit,
             tuple(e for _, e in best.weights),
-            math.sqrt(best.error / scale) if scale else 0.0,
+            math.sqrt(best.weight_error / scale) if scale else 0.0,
             best.n_clipped / n_weights if n_weights else 0.0,
             float(np.abs(np.ldexp(mantissa.astype(np.float64), exponent) - exact).max(initial=0.0)) / unit,
             best.synaptic_sum,
@@ -245,7 +253,7 @@ class _LayerQuantizer:
     def _best_candidate(self) -> _Candidate:
         top = self._largest_unit()
         if not self.operators:
-            return _Candidate(self._unit_of_currents(top), (), 0.0, 0, 0)
+            return _Candidate(self._unit_of_currents(top), (), 0.0, 0.0, 0, 0)
         best: _Candidate | None = None
         for unit in self._units(top):
             candidate = self._try(unit)
@@ -254,6 +262,8 @@ class _LayerQuantizer:
                 continue
             if best is None or candidate.error <= best.error:  # among equals the smallest: most room in v
                 best = candidate
+            elif unit * _SEARCH_DEPTH < best.unit:  # coarser scales only get worse
+                break
         if best is None:
             raise DoesNotFitError(
                 f"layer '{self.name}': no scale brings its weights into {self.target.name}'s range without an overflow "
@@ -294,7 +304,14 @@ class _LayerQuantizer:
             error += squared
             n_clipped += clipped
             total += sum_bound(_synapse(op, mantissa)) << exponent
-        return _Candidate(unit, tuple(weights), error, n_clipped, total)
+        return _Candidate(unit, tuple(weights), error, self._bias_error(unit), n_clipped, total)
+
+    def _bias_error(self, unit: int) -> float:
+        """Mean squared rounding error of a bias in v_th, times the rows of weights it is added to."""
+        full = unit << self.arithmetic.synaptic_shift
+        exact = np.ldexp(self.population.bias * full, -self._bias_exponent(full))
+        wrong = np.ldexp(np.rint(exact) - exact, self._bias_exponent(full)) / full
+        return float(np.square(wrong).mean()) * len(self.operators[0].weight)
 
     def _round(self, op: Synapse, unit: int, power: FloatArray) -> tuple[NDArray[np.int32], int, float, int]:
         """Mantissas, exponent, weighted squared error in v_th, and clipped weights at this scale."""

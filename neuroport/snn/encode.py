@@ -31,7 +31,7 @@ def check_rate_range(images: NDArray[np.floating]) -> None:
     Raises:
         DataError: a value outside [0, 1].
     """
-    if images.size and (images.min() < 0 or images.max() > 1):
+    if images.size and not (images.min() >= 0 and images.max() <= 1):  # NaN is neither
         raise DataError(
             f"rate coding needs inputs between 0 and 1 (a rate in spikes per step), found {images.min():.4g} to "
             f"{images.max():.4g}; use --scale, or a recipe with constant current input, which takes any number"

@@ -112,7 +112,9 @@ def test_an_unknown_operator_is_refused_by_name_module_and_line(operator: str) -
         (nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular"), (2, 6, 6), "pad"),
     ],
 )
-def test_an_unknown_layer_is_refused_by_name_and_module(layer: nn.Module, shape: tuple[int, ...], operator: str) -> None:
+def test_an_unknown_layer_is_refused_by_name_and_module(
+    layer: nn.Module, shape: tuple[int, ...], operator: str
+) -> None:
     def forward(s: Any, x: torch.Tensor) -> torch.Tensor:
         answer = s.layer(x, x, x) if isinstance(s.layer, nn.MultiheadAttention) else s.layer(x)
         return answer[0] if isinstance(answer, tuple) else answer
@@ -259,7 +261,7 @@ def test_networks_with_other_than_one_input_and_output_are_refused() -> None:
 def test_weights_that_are_no_numbers_are_refused_with_their_layer(value: float, where: str) -> None:
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3)).eval()
     module.state_dict()[where].view(-1)[1] = value
-    with pytest.raises(InvalidNetworkError, match="1 of .* NaN or infinite.*every weight must be finite") as caught:
+    with pytest.raises(InvalidNetworkError, match=r"1 of .* NaN or infinite.*every weight must be finite") as caught:
         read(module, 2, 1, 4, 4)
     assert f"(module '{where[0]}'" in str(caught.value)
 

@@ -7,7 +7,6 @@ from neuroport.backends.base import Job
 from neuroport.backends.loihi.backend import LavaBackend
 from neuroport.chip.core import run_core
 from neuroport.chip.network import IntDense, IntNetwork, IntProjection
-from neuroport.chip.target import load_target
 from neuroport.errors import DoesNotFitError
 from neuroport.validation.divergence import compare
 from tests.backends.lava_networks import TARGET, conv_net, dense, driven_net, network, population, source, spikes
@@ -84,10 +83,11 @@ def test_a_planted_difference_is_found(lava, tmp_path):
 
 def test_refuses_other_arithmetic_and_skips(tmp_path):
     net, inputs = driven_net(5)
-    cpu = load_target("cpu")
-    foreign = IntNetwork("cpu", cpu.arithmetic, net.populations[:0], (), "count")
-    with pytest.raises(DoesNotFitError, match="--backend cpu"):
-        LavaBackend().check(Job(cpu, foreign, inputs, tmp_path))
+    threshold = TARGET.arithmetic.threshold.model_copy(update={"compare": ">="})
+    arithmetic = TARGET.arithmetic.model_copy(update={"threshold": threshold})
+    foreign = IntNetwork("mine", arithmetic, net.populations, net.projections, "count")
+    with pytest.raises(DoesNotFitError, match="computes differently from Lava's .* --backend cpu"):
+        LavaBackend().check(Job(TARGET, foreign, inputs, tmp_path))
     rng = np.random.default_rng(1)
     populations = [source((4,)), population(rng, "a", (4,)), population(rng, "b", (4,), role="readout")]
     skipping = network(

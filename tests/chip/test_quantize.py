@@ -26,6 +26,18 @@ def sign_of(weight):
     return "excitatory" if weight.min() >= 0 else "inhibitory" if weight.max() <= 0 else "mixed"
 
 
+def two_projections(from_input, from_copy):
+    """A readout that reads the input by one matrix, and a population that copies the input by another."""
+    n_out, n_in = from_input.shape
+    populations = (
+        float_population("input", (n_in,), role="input"),
+        float_population("a", (n_in,)),
+        float_population("out", (n_out,), role="readout"),
+    )
+    projections = (float_dense(np.eye(n_in), post="a"), float_dense(from_input), float_dense(from_copy, pre="a"))
+    return SpikingNetwork(populations, projections, "rate")
+
+
 def unit_of(population, arithmetic):
     """Synaptic integers per v_th."""
     assert population.unit % (1 << arithmetic.synaptic_shift) == 0
@@ -112,15 +124,17 @@ def test_rounding_errors_are_at_most_half_a_unit(name, data):
             assert np.abs(bias).max() * p.unit / 2 ** (p.bias_exponent - 1) > a.bias.mantissa_max - 1
 
 
-def max_abs_error(weight, a, power):
+def max_abs_error(weights, a, power):
     """Squared error, weighted by `power`, of the textbook scale: the largest weight becomes the largest mantissa."""
-    sheet = weight_range(a, sign_of(weight))
-    reach = min(e for e in (sheet.maximum, -sheet.minimum) if e > 0)
-    unit = int(reach / np.abs(weight).max())
-    mantissa = np.clip(np.rint(weight * unit / sheet.step) * sheet.step, sheet.minimum, sheet.maximum)
-    if max(np.maximum(mantissa, 0).sum(1).max(), np.maximum(-mantissa, 0).sum(1).max()) > a.synaptic_limit:
-        return np.inf
-    return float(((mantissa / unit - weight) ** 2 * power).sum())
+    sheets = [weight_range(a, sign_of(weight)) for weight in weights]
+    reach = [min(end for end in (s.maximum, -s.minimum) if end > 0) for s in sheets]
+    unit = min(int(r / np.abs(weight).max()) for r, weight in zip(reach, weights, strict=True))
+    error = total = 0.0
+    for weight, s in zip(weights, sheets, strict=True):
+        mantissa = np.rint(weight * unit / s.step) * s.step
+        error += float(((mantissa / unit - weight) ** 2 * power).sum())
+        total += max(np.maximum(mantissa, 0).sum(1).max(), np.maximum(-mantissa, 0).sum(1).max())
+    return error if total <= a.synaptic_limit else np.inf
 
 
 def weighted_error(weight, p, j, a, power):
@@ -146,11 +160,26 @@ def test_search_is_at_least_as_good_as_max_abs(name, data):
     a, power = target(name).arithmetic, power_of(images)
     p, j, account = quantize_one(weight, name, images=images)
     error = weighted_error(weight, p, j, a, power)
-    naive = max_abs_error(weight, a, power)
+    naive = max_abs_error([weight], a, power)
     assert error <= naive * (1 + 1e-9)
     if account.clipped:
         assert error < naive
     assert account.weight_error == pytest.approx(np.sqrt(error / (weight**2 * power).sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@given(seed=st.integers(0, 2**32 - 1), ratio=st.sampled_from([1.0, 1.3, 3.0]))
+@settings(max_examples=25)
+def test_search_over_two_projections_is_at_least_as_good_as_max_abs_over_both(name, seed, ratio):
+    rng = np.random.default_rng(seed)
+    weights = [rng.normal(0, 0.3, (3, 4)), ratio * rng.normal(0, 0.3, (3, 4))]
+    images = rng.random((6, 4)).astype(np.float32)
+    network = two_projections(*weights)
+    made = quantize(network, target(name), 16, images=images).network
+    a, power = target(name).arithmetic, power_of(images)
+    incoming = zip(made.incoming["out"], weights, strict=True)
+    error = sum(weighted_error(weight, made.output, j, a, power) for j, weight in incoming)
+    assert error <= max_abs_error(weights, a, power) * (1 + 1e-6)  # images are float32
 
 
 def test_a_large_weight_of_a_silent_input_is_clipped():
@@ -166,7 +195,7 @@ def test_a_large_weight_of_a_silent_input_is_clipped():
     assert (j.synapse.mantissa[:, 7] == 254).any()
     power = power_of(images)
     a = target("loihi-sim").arithmetic
-    assert weighted_error(weight, p, j, a, power) < max_abs_error(weight, a, power)
+    assert weighted_error(weight, p, j, a, power) < max_abs_error([weight], a, power)
 
 
 @pytest.mark.parametrize("name", ["loihi-sim", "loihi1", "loihi2"])
@@ -186,14 +215,7 @@ def test_weights_of_one_sign_use_their_own_range(sign, ends):
 def test_projections_of_different_magnitude_share_one_scale_through_exponents():
     rng = np.random.default_rng(3)
     large, small = rng.uniform(-1, 1, (5, 4)), rng.uniform(-0.02, 0.02, (5, 4))
-    populations = (
-        float_population("input", (4,), role="input"),
-        float_population("a", (4,)),
-        float_population("out", (5,), role="readout"),
-    )
-    projections = (float_dense(np.eye(4), post="a"), float_dense(large), float_dense(small, pre="a"))
-    network = SpikingNetwork(populations, projections, "rate")
-    made = quantize(network, target("loihi-sim"), 16, images=np.ones((3, 4), np.float32))
+    made = quantize(two_projections(large, small), target("loihi-sim"), 16, images=np.ones((3, 4), np.float32))
     p, (j_large, j_small) = made.network.output, made.network.incoming["out"]
     assert j_large.exponent > j_small.exponent
     unit = unit_of(p, target("loihi-sim").arithmetic)
@@ -208,16 +230,8 @@ def test_projections_of_different_magnitude_share_one_scale_through_exponents():
 @pytest.mark.parametrize("ratio", [100, 400, 1000, 5000])
 def test_exponents_stay_in_range_whatever_the_ratio_of_two_projections(name, ratio):
     """Beyond 2^7 the smaller one loses bits; it must not ask for an exponent the chip does not have."""
-    large, small = np.array([[1.0, -0.7]]), np.array([[1.0, 0.3, -0.9]]) / ratio
-    populations = (
-        float_population("input", (2,), role="input"),
-        float_population("a", (3,)),
-        float_population("out", (1,), role="readout"),
-    )
-    projections = (float_dense(np.ones((3, 2)), post="a"), float_dense(large), float_dense(small, pre="a"))
-    made = quantize(
-        SpikingNetwork(populations, projections, "rate"), target(name), 16, images=np.ones((3, 2), np.float32)
-    )
+    large, small = np.array([[1.0, -0.7, 0.2]]), np.array([[1.0, 0.3, -0.9]]) / ratio
+    made = quantize(two_projections(large, small), target(name), 16, images=np.ones((3, 3), np.float32))
     assert max(made.layers[-1].exponents) <= 7
     assert made.layers[-1].weight_error < 0.01
 

@@ -1,0 +1,204 @@
+"""The float simulator against spike trains and potentials worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroport.errors import DataError, InvalidNetworkError
+from neuroport.snn.network import Neuron, Population, Projection, SpikingNetwork
+from neuroport.snn.operators import Dense
+from neuroport.snn.simulate import FloatRun, simulate
+
+MEMBRANE = Neuron(fires=False)
+
+
+def layered(*layers: tuple[Any, Any, Neuron], encoding: Any = "current", clamp: tuple[int, ...] = ()) -> SpikingNetwork:
+    """Dense layers of (weight [n_out, n_in], bias [n_out], neuron); the last is the readout."""
+    n_in = np.shape(layers[0][0])[1]
+    populations = [Population("input", (n_in,), np.zeros(n_in), Neuron(v_init=0.5), role="input")]
+    projections = []
+    for k, (weight, bias, neuron) in enumerate(layers):
+        w, b = np.array(weight, np.float64), np.array(bias, np.float64)
+        role: Any = "readout" if k == len(layers) - 1 else "hidden"
+        until = clamp[k] if clamp else 0
+        projections.append(Projection(populations[-1].name, f"p{k}", Dense(w, (w.shape[1],), (len(w),))))
+        populations.append(Population(f"p{k}", (len(w),), b, neuron, role, until))
+    return SpikingNetwork(tuple(populations), tuple(projections), encoding)
+
+
+def run(network: SpikingNetwork, images: Any, n_steps: int, *record: str) -> FloatRun:
+    return simulate(network, np.array(images, np.float64), n_steps, record=record, dtype=torch.float64)
+
+
+def train(current: float, neuron: Neuron, n_steps: int, *, bias: float = 0.0) -> list[int]:
+    """Steps, counted from 1, at which one neuron with a constant input current fires."""
+    network = layered(([[1.0]], [bias], neuron))
+    found = run(network, [[current]], n_steps, "p0")
+    steps = np.flatnonzero(found.rasters["p0"][0, :, 0]) + 1
+    assert found.readout.item() == found.counts["p0"].item() == len(steps)
+    return steps.tolist()
+
+
+@pytest.mark.parametrize(
+    ("current", "neuron", "expected"),
+    [
+        # 0.3 0.6 0.9 1.2* 0.5 0.8 1.1* 0.4 0.7: the rest above the threshold is kept
+        (0.3, Neuron("subtract"), [4, 7]),
+        # 0.3 0.6 0.9 1.2* 0.3 0.6 0.9 1.2* 0.3: the rest is lost
+        (0.3, Neuron("zero"), [4, 8]),
+        # 0.85 1.15* 0.45 0.75 1.05* 0.35 0.65 0.95 1.25*
+        (0.3, Neuron("subtract", v_init=0.55), [2, 5, 9]),
+        (0.3, Neuron("zero", v_init=0.55), [2, 6]),
+        # 0.25 0.5 0.75 1.0*: the threshold itself fires
+        (0.25, Neuron("subtract"), [4, 8]),
+        (0.25, Neuron("zero"), [4, 8]),
+        # 0.5 0.75 0.875 0.9375 ...: with leak 1/2 it never gets to 1
+        (0.5, Neuron("subtract", leak=0.5), []),
+        # 0.75 1.125* (0.125) 0.8125 1.15625* (0.15625) 0.828125 1.1640625*
+        (0.75, Neuron("subtract", leak=0.5), [2, 4, 6, 8]),
+        # 0.625 0.9375 1.09375* 0.625 0.9375 1.09375*
+        (0.625, Neuron("zero", leak=0.5), [3, 6, 9]),
+        # more than one threshold per step: one spike per step, the rest stays
+        (2.5, Neuron("subtract"), list(range(1, 10))),
+        # 0.3 0.6* 0.35 0.65* 0.4 0.7* 0.45 0.75* 0.5
+        (0.3, Neuron("subtract", v_th=0.55), [2, 4, 6, 8]),
+        (-0.3, Neuron("subtract"), []),
+        (1.0, Neuron("zero"), list(range(1, 10))),
+    ],
+)
+def test_spike_trains_of_one_neuron(current: float, neuron: Neuron, expected: list[int]) -> None:
+    assert train(current, neuron, 9) == expected
+    assert train(0.0, neuron, 9, bias=current) == expected  # a bias is a constant current
+
+
+def test_a_bias_adds_to_the_current() -> None:
+    assert train(0.5, Neuron("subtract"), 8, bias=-0.25) == [4, 8]
+
+
+@given(
+    z=st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=30),
+    n_steps=st.integers(1, 200),
+    v_init=st.sampled_from([0.0, 0.25, 0.5]),
+)
+def test_the_rate_converges_to_the_clipped_activation_as_one_over_t(
+    z: list[float], n_steps: int, v_init: float
+) -> None:
+    """Reset by subtraction keeps v_init + T z - n within [0, 1) for 0 <= z <= 1, so |n / T - z| <= max(v, 1 - v) / T.
+
+    Above 1 a neuron fires at every step, below 0 never: the rate is ReLU1. Source: Rueckauer 2016, eq. 6; Mueller
+    2021, eq. 3 to 8. The 1e-12 is for the rounding of 200 sums in float64.
+    """
+    network = layered((np.eye(len(z)), np.zeros(len(z)), Neuron("subtract", v_init=v_init)))
+    rate = run(network, [z], n_steps).readout[0] / n_steps
+    bound = max(v_init, 1 - v_init) / n_steps
+    assert (np.abs(rate - np.clip(z, 0, 1)) <= bound + 1e-12).all()
+
+
+def test_reset_to_zero_errs_for_ever_and_subtraction_does_not() -> None:
+    """Rueckauer 2016, eq. 5: at z = 0.4 a spike takes 3 steps and loses 0.2 each time, whatever T is."""
+    zero = len(train(0.4, Neuron("zero"), 3000)) / 3000
+    assert zero == pytest.approx(1 / 3, abs=1 / 3000)
+    assert len(train(0.4, Neuron("subtract"), 3000)) / 3000 == pytest.approx(0.4, abs=1 / 3000)
+
+
+def test_a_membrane_readout_is_the_sum_of_all_it_received() -> None:
+    """Two classes, inputs (0.5, 2): per step 3 * 0.5 - 2 + 0.25 = -0.25 and 0.5 + 0.125 = 0.625."""
+    network = layered(([[3, -1], [1, 0]], [0.25, 0.125], MEMBRANE))
+    found = run(network, [[0.5, 2.0], [0.0, 0.0]], 16)
+    np.testing.assert_array_equal(found.readout, [[-4.0, 10.0], [4.0, 2.0]])
+    assert found.counts["p0"].sum() == 0
+
+
+def test_a_membrane_readout_behind_spikes_sums_their_weights() -> None:
+    weight = np.array([[0.5, -2.0], [1.5, 0.25], [-1.0, 4.0]])
+    network = layered((np.eye(2), [0, 0], Neuron()), (weight, [0.125, -0.5, 1.0], MEMBRANE))
+    found = run(network, [[0.25, 0.75]], 12)
+    np.testing.assert_array_equal(found.counts["p0"], [[3, 9]])
+    np.testing.assert_array_equal(found.readout[0], weight @ [3, 9] + 12 * np.array([0.125, -0.5, 1.0]))
+
+
+def test_a_readout_that_fires_counts_its_spikes_and_starts_at_v_init() -> None:
+    network = layered(([[0.25], [0.5]], [0, 0], Neuron(v_init=0.5)))
+    found = run(network, [[1.0]], 10)
+    np.testing.assert_array_equal(found.readout, [[3, 5]])
+    membrane = layered(([[0.25]], [0], replace(MEMBRANE, v_init=0.5)))
+    assert run(membrane, [[1.0]], 10).readout.item() == 3.0
+
+
+def test_layers_see_the_spikes_of_the_same_step() -> None:
+    network = layered(([[1.0]], [0], Neuron()), ([[1.0]], [0], Neuron()), ([[0.5]], [0], Neuron()))
+    found = run(network, [[0.5]], 8, "p0", "p1", "p2")
+    steps = [np.flatnonzero(found.rasters[f"p{k}"]).tolist() for k in range(3)]
+    assert steps == [[1, 3, 5, 7], [1, 3, 5, 7], [3, 7]]
+
+
+def test_a_rate_coded_input_fires_the_rounded_count_from_the_first_step() -> None:
+    x = np.random.default_rng(3).random((5, 4))
+    network = layered((np.eye(4), np.zeros(4), MEMBRANE), encoding="rate")
+    found = run(network, x, 33, "input")
+    np.testing.assert_array_equal(found.counts["input"], np.floor(33 * x + 0.5))
+    np.testing.assert_array_equal(found.readout, found.counts["input"])
+    np.testing.assert_array_equal(found.rasters["input"].sum(1), found.counts["input"])
+    with pytest.raises(DataError, match="between 0 and 1"):
+        run(network, x + 1, 4)
+
+
+def test_a_current_input_has_no_spikes() -> None:
+    found = run(layered(([[1.0]], [0], Neuron())), [[0.5]], 4, "input")
+    assert found.counts["input"].sum() == found.rasters["input"].sum() == 0
+
+
+def test_a_clamped_population_waits_at_v_init_and_then_runs_as_from_the_start() -> None:
+    """Mueller 2021, IV-A: nothing is emitted and nothing integrated before the given step."""
+    neuron = Neuron(v_init=0.5)
+    free = layered(([[0.375]], [0.1], neuron), ([[1.0]], [0.0], MEMBRANE))
+    held = layered(([[0.375]], [0.1], neuron), ([[1.0]], [0.25], MEMBRANE), clamp=(5, 8))
+    first = run(free, [[1.0]], 15, "p0").rasters["p0"][0, :, 0]
+    found = run(held, [[1.0]], 20, "p0")
+    late = found.rasters["p0"][0, :, 0]
+    assert late[:5].sum() == 0
+    np.testing.assert_array_equal(late[5:], first)
+    assert found.readout.item() == late[8:].sum() + 12 * 0.25
+
+
+def test_samples_do_not_touch_each_other() -> None:
+    rng = np.random.default_rng(1)
+    network = layered(
+        (rng.normal(size=(6, 3)), rng.normal(size=6) / 4, Neuron("zero", v_init=0.25)),
+        (rng.normal(size=(4, 6)), rng.normal(size=4) / 4, Neuron("subtract", leak=0.9)),
+    )
+    x = rng.random((5, 3))
+    together = run(network, x, 40, "p0", "p1")
+    assert together.counts["p1"].sum() > 0
+    for k in range(5):
+        alone = run(network, x[k : k + 1], 40, "p0", "p1")
+        for name in ("p0", "p1"):
+            np.testing.assert_array_equal(alone.rasters[name][0], together.rasters[name][k])
+            np.testing.assert_array_equal(together.rasters[name].sum(1), together.counts[name])
+
+
+def test_networks_that_make_no_sense_are_refused() -> None:
+    good = layered((np.eye(2), [0, 0], Neuron()), (np.eye(2), [0, 0], MEMBRANE))
+    first, hidden, last = good.populations
+    a, b = good.projections
+    for populations, projections, message in (
+        ((first, hidden, hidden, last), (a, b), "share a name"),
+        ((first, last, hidden), (a, b), "p0 -> p1 does not run forward"),
+        ((first, hidden, last), (a, replace(b, pre="p9")), "p9 -> p1 does not run forward"),
+        (
+            (first, hidden, last),
+            (a, replace(b, operator=Dense(np.eye(3), (3,), (3,)))),
+            "maps 3 to 3 neurons; the .* 2",
+        ),
+        ((first, hidden, replace(last, role="hidden")), (a, b), "no population is the readout"),
+        ((first, hidden, last), (a,), "population 'p1' receives nothing"),
+    ):
+        with pytest.raises(InvalidNetworkError, match=message):
+            SpikingNetwork(populations, projections)
