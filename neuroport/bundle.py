@@ -23,6 +23,7 @@ from neuroport.errors import BundleError
 _MANIFEST = "manifest.json"
 _FORMAT = "neuroport-bundle/1"
 _SCRATCH = "scratch"
+_OLD = "old"
 
 
 @contextmanager
@@ -65,6 +66,8 @@ def check_place(place: Path) -> None:
     Raises:
         BundleError: a file, or a directory with other content.
     """
+    if Path.cwd().is_relative_to(place.resolve()):
+        raise BundleError(f"'{place}' is the directory you are in, or one above it; choose another --out")
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise BundleError(f"'{place}' is not a directory; choose another --out")
     if place.is_dir() and any(place.iterdir()) and not (place / _MANIFEST).is_file():
@@ -109,22 +112,24 @@ def _move_into_place(stage: Path, place: Path) -> None:
             stage.rename(place)
             return
         old = Path(tempfile.mkdtemp(prefix=f".{place.name}.{os.getpid()}.", dir=place.parent))
-        place.rename(old / "old")
+        place.rename(old / _OLD)
         try:
             stage.rename(place)
         except OSError:
-            (old / "old").rename(place)
+            (old / _OLD).rename(place)
             raise
         finally:
             shutil.rmtree(old, ignore_errors=True)
 
 
 def _remove_abandoned(place: Path) -> None:
-    """Staging directories of processes that were killed before they could clean up."""
+    """Staging directories of processes that were killed before they could clean up; what was in place comes back."""
     ours = re.compile(re.escape(f".{place.name}.") + r"(\d{1,9})\.[^.]+")  # not those of a neighbour 'name.1'
     for path in place.parent.iterdir():
         match = ours.fullmatch(path.name)
         if match and not _is_running(int(match[1])):
+            if (path / _OLD).is_dir() and not place.exists():  # killed between the two renames
+                (path / _OLD).rename(place)
             shutil.rmtree(path, ignore_errors=True)
 
 

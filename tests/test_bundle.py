@@ -256,3 +256,25 @@ def test_a_bundle_of_another_format_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     with pytest.raises(BundleError, match="has format neuroport-bundle/2; this neuroport reads neuroport-bundle/1"):
         verify(tmp_path / "out")
+
+
+def test_a_bundle_whose_replacement_was_killed_comes_back(tmp_path: Path) -> None:
+    """kill -9 between the two renames: the old bundle lies in the dead process's directory, nothing is in place."""
+    place = tmp_path / "out"
+    write(place)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (aside := tmp_path / f".out.{dead.pid}.xyz").mkdir()
+    place.rename(aside / "old")
+    with pytest.raises(KeyError), staged_bundle(place):
+        raise KeyError
+    verify(place)
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_the_current_directory_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(BundleError, match="the directory you are in, or one above it"), staged_bundle(Path(out)):
+        pass

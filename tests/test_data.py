@@ -244,6 +244,7 @@ def test_files_that_are_no_archive_or_a_damaged_one(tmp_path: Path) -> None:
             load_npz(absent)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_values_that_are_no_numbers_are_refused_where_they_are_used(tmp_path: Path, value: float) -> None:
     bad = images(4, 3, dtype=np.float32)

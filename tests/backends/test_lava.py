@@ -72,9 +72,7 @@ def test_a_planted_difference_is_found(lava, tmp_path):
     net, inputs = driven_net(5)
     other = net.projections[2].synapse.mantissa.copy()
     other[0, :] = np.where(other[0] > 100, other[0] - 60, other[0] + 60)
-    changed = network(
-        net.populations, [*net.projections[:2], IntProjection("join", "out", IntDense(other))]
-    )
+    changed = network(net.populations, [*net.projections[:2], IntProjection("join", "out", IntDense(other))])
     trace = LavaBackend().run(Job(TARGET, changed, inputs, tmp_path))
     result = compare(net, inputs, run_core(net, inputs, record="spikes").trace, trace)
     assert result.mismatches > 0

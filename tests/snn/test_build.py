@@ -71,6 +71,7 @@ GRAPHS = {
         (2, 11, 11), conv(3, 2), ReLU(), TILE, conv(4, 3, padding=(1, 1)), ReLU(), Reshape(), linear(3, 64)
     ),
     "pool before relu": chain((2, 10, 10), conv(3, 2), BORDER, ReLU(), Reshape(), linear(4, 75)),
+    "pool between linear layers": chain((2, 10, 10), conv(3, 2), ReLU(), conv(3, 3), TILE, Reshape(), linear(4, 27)),
     "pool of the input": chain((2, 10, 10), TILE, conv(3, 2), ReLU(), Reshape(), linear(4, 27)),
     "two pools": chain((2, 13, 13), conv(3, 2), ReLU(), TILE, BORDER, Reshape(), linear(4, 27)),
     "conv after conv": chain((2, 7, 7), conv(3, 2), conv(3, 3, padding=(1, 1)), ReLU(), Reshape(), linear(4, 75)),

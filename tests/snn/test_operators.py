@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_what_merges_to_a_convolution_and_what_must_become_dense() -> None:
         (tile, (2, 13, 12), {}, (6, 6), (2, 2), (0, 0)),
         (overlapping, (2, 13, 13), {}, (7, 7), (2, 2), (0, 0)),
         (padded, (2, 12, 12), {}, (6, 6), (2, 2), (1, 1)),
+        (replace(padded, count_include_pad=False, divisor=3), (2, 12, 12), {}, (6, 6), (2, 2), (1, 1)),
     ):
         found = merged(op, shape, **options)
         assert isinstance(found, Conv2d)
@@ -157,6 +159,7 @@ def test_what_merges_to_a_convolution_and_what_must_become_dense() -> None:
         (tile, (2, 13, 12), {"padding": (1, 1)}),  # the last row is cut off: a padded zero would read it
         (overlapping, (2, 13, 13), {"padding": (1, 1)}),
         (padded, (2, 12, 12), {"padding": (1, 1)}),
+        (AvgPool2d((3, 3), (3, 3), padding=(1, 1)), (2, 12, 12), {"padding": (1, 1)}),  # covers 11 of 12 rows
         (tile, (2, 12, 12), {"dilation": (2, 2)}),
         (AvgPool2d((2, 2), (2, 2), padding=(1, 1), count_include_pad=False), (2, 12, 12), {}),
         (AvgPool2d((2, 2), (2, 2), ceil_mode=True), (2, 13, 13), {}),
