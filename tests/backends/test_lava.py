@@ -84,7 +84,7 @@ def test_refuses_other_arithmetic_and_skips(tmp_path):
     threshold = TARGET.arithmetic.threshold.model_copy(update={"compare": ">="})
     arithmetic = TARGET.arithmetic.model_copy(update={"threshold": threshold})
     foreign = IntNetwork("mine", arithmetic, net.populations, net.projections, "count")
-    with pytest.raises(DoesNotFitError, match="computes differently from Lava's .* --backend cpu"):
+    with pytest.raises(DoesNotFitError, match=r"computes differently from Lava.s .* --backend cpu"):
         LavaBackend().check(Job(TARGET, foreign, inputs, tmp_path))
     rng = np.random.default_rng(1)
     populations = [source((4,)), population(rng, "a", (4,)), population(rng, "b", (4,), role="readout")]

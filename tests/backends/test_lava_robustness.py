@@ -128,7 +128,6 @@ def test_exception_inside_a_process_with_a_consumer(lava, tmp_path):
 
 def test_exception_while_it_is_built(lava, tmp_path):
     """A damaged network file is reported with the worker's own traceback."""
-    net, inputs = driven_net(5)
     worker = [str(lava.python), str(WORKER), str(tmp_path), token := supervise.new_token()]
     (tmp_path / "network.h5").write_bytes(b"not a network")
     with pytest.raises(WorkerError, match=r"the worker failed in 'worker': OSError"):
