@@ -6,7 +6,6 @@ half of one and a failed run leaves an earlier one as it was. `manifest.json` ho
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -70,10 +69,22 @@ def check_place(place: Path) -> None:
         raise BundleError(f"'{place}' is the directory you are in, or one above it; choose another --out")
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise BundleError(f"'{place}' is not a directory; choose another --out")
-    if place.is_dir() and any(place.iterdir()) and not (place / _MANIFEST).is_file():
+    if place.is_dir() and any(place.iterdir()) and not _is_ours(place):
         raise BundleError(
             f"'{place}' holds files that neuroport did not write, which a bundle would replace; choose another --out"
         )
+
+
+def _is_ours(place: Path) -> bool:
+    """Whether every file is one that a manifest of neuroport lists."""
+    try:
+        manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
+        listed = {_MANIFEST, *manifest["files"]}
+        is_bundle = str(manifest["format"]).startswith(_FORMAT.split("/")[0])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    found = {p.relative_to(place).as_posix() for p in place.rglob("*") if not p.is_dir()}
+    return is_bundle and found <= listed
 
 
 def verify(place: Path) -> None:
@@ -107,6 +118,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 
 def _move_into_place(stage: Path, place: Path) -> None:
+    check_place(place)  # minutes have passed since it was looked at
     with _no_interrupt():
         if not place.exists():
             stage.rename(place)
@@ -145,12 +157,9 @@ def _is_running(pid: int) -> bool:
 
 @contextmanager
 def _no_interrupt() -> Iterator[None]:
-    """Hold Ctrl-C back while files change places (signals can only be held back in the main thread)."""
-    before = None
-    with contextlib.suppress(ValueError):
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Hold Ctrl-C and SIGTERM back while files change places; they arrive afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

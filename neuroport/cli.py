@@ -1,12 +1,14 @@
 """The command line: parse, call a verb, show the result. Heavy imports wait until a command needs them.
 
 Exit codes: 0 all equal; 1 the backend differs from the core; 2 wrong use; 3 the network cannot be converted or does
-not fit; 4 a toolchain is missing or failed; 130 interrupted; 70 a bug in neuroport.
+not fit; 4 a toolchain is missing or failed; 130 interrupted; 141 the reader of the output has
+gone; 70 a bug in neuroport.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -18,9 +20,9 @@ from typing import Annotated
 
 import typer
 
-from neuroport.errors import NeuroportError
+from neuroport.errors import NeuroportError, UsageError
 
-_INTERRUPTED, _BUG, _TERMINATED = 130, 70, 143
+_INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
 
 app = typer.Typer(
     add_completion=False,
@@ -54,14 +56,19 @@ def _reporting() -> Iterator[None]:
     )
     try:
         yield
+        sys.stdout.flush()
     except NeuroportError as error:
         _say(f"error: {error}")
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        _say("interrupted; nothing was written")
+        _say("interrupted; no bundle was written")
         raise SystemExit(_INTERRUPTED) from error
-    except BrokenPipeError as error:
-        raise SystemExit(_TERMINATED) from error
+    except BrokenPipeError as error:  # `neuroport ... | head`: the reader has gone, what it read is right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_BROKEN_PIPE) from error
+    except OSError as error:
+        _say(f"error: {error}")
+        raise SystemExit(UsageError.exit_code) from error
     except Exception as error:
         traceback.print_exc()
         _say(f"error: this is a bug in neuroport ({type(error).__name__}); please report it with the lines above")

@@ -16,6 +16,7 @@ from neuroport.errors import DataError
 
 Part = Literal["train", "test"]
 _TRAIN_FRACTION = 0.2
+_MAX_CLASS = 1_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,8 @@ def load_npz(path: Path, *, scale: float | None = None, seed: int = 0) -> Datase
     Raises:
         DataError: unreadable, arrays missing, lengths that differ, labels that are no class numbers.
     """
+    if scale is not None and not 0 < scale < math.inf:
+        raise DataError(f"--scale must be a number above 0, got {scale}")
     if not path.is_file():
         raise DataError(f"data file '{path}' does not exist")
     if not zipfile.is_zipfile(path):
@@ -120,6 +123,8 @@ def _labels(y: NDArray[np.generic], name: str, n: int, path: Path) -> NDArray[np
         raise DataError(f"'{path}': {name} has shape {list(y.shape)}; one class number for each of {n} images is read")
     if not np.issubdtype(flat.dtype, np.integer) or (n and int(flat.min()) < 0):
         raise DataError(f"'{path}': {name} holds {flat.dtype} values; class numbers 0, 1, 2, ... are read")
+    if n and int(flat.max()) > _MAX_CLASS:
+        raise DataError(f"'{path}': {name} holds {int(flat.max())}; class numbers up to {_MAX_CLASS:,} are read")
     return flat.astype(np.int64)
 
 

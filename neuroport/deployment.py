@@ -67,7 +67,8 @@ class DeployOptions:
 
     model: `.pt2` file, `package.module:callable`, an nn.Module, or None for the embedded digits example. target,
     recipe: names or YAML files; recipe None is the target's default. samples: to the backend; eval_samples: test
-    images for accuracy, None for all. out: bundle directory, None for neuroport-out/<model>-<target>.
+    images for accuracy, at least as many as `samples`, None for all. out: bundle directory, None for
+    neuroport-out/<model>-<target>.
     """
 
     model: str | Path | torch.nn.Module | None = None
@@ -128,7 +129,8 @@ class _Deploy:
         ann, dataset = self._load()
         out = self.options.out or Path("neuroport-out") / f"{ann.name}-{self.target.name}"
         check_place(out)
-        index = dataset.choose("test", self.options.eval_samples, self.options.seed)
+        wanted = self.options.eval_samples
+        index = dataset.choose("test", wanted and max(wanted, self.options.samples), self.options.seed)
         images, labels = dataset.images("test", index, ann.input_shape), dataset.y_test[index]
         _check_labels(labels, ann)
         normalized, quantized = self._convert(ann, dataset)
@@ -138,7 +140,7 @@ class _Deploy:
             self.backend.check(job)
             backend_versions = self.backend.prepare(self.target, self.progress.stage)
             ladder = Ladder(labels, lambda name: self.progress.stage(f"rung {name}: {len(images)} samples"))
-            ladder.climb_float(ann, simplify(ann.graph), normalized.network, images, self.n_steps)
+            ladder.climb_float(ann, simplify(ann.graph), normalized, images, self.n_steps)
             activity = ladder.climb_core(normalized.network, quantized.network, images, self.n_steps)
             report = self._report(ann, quantized, normalized, activity, len(images))
             report["versions"].update(backend_versions)

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -15,13 +16,21 @@ from neuroport.deployment import Deployment
 from neuroport.toolchains import status
 
 
+class _Console(Console):
+    """Rich's own answer to a closed pipe is exit code 1, which means something else here."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line."""
+        raise BrokenPipeError
+
+
 class TerminalProgress:
     """Stages and sample counts on standard error: a live line on a terminal, plain lines anywhere else."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = _Console(stderr=True)
         self.live = self.console.is_terminal
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
         self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
         self.task = self.bar.add_task("starting", total=None)
 
@@ -54,9 +63,9 @@ class TerminalProgress:
 
 def show_deployment(result: Deployment) -> None:
     """The ladder, the layers, the exact comparison and the verdict."""
-    console, report = Console(), result.report
+    console, report = _Console(), result.report
     ladder = Table(
-        "rung", title=f"{report['model']} on {report['target']} ({report['recipe']}, {report['steps']} steps)"
+        "rung", title=escape(f"{report['model']} on {report['target']} ({report['recipe']}, {report['steps']} steps)")
     )
     for heading in ("samples", "accuracy", "same class as the rung before"):
         ladder.add_column(heading, justify="right")
@@ -88,7 +97,7 @@ def show_deployment(result: Deployment) -> None:
 def _layer_cells(row: dict[str, Any], *, fires: bool) -> tuple[str, ...]:
     """Cells of one layer; the input currents of a driven layer are no synapses, a membrane readout does not fire."""
     return (
-        row["name"],
+        escape(row["name"]),
         "x".join(map(str, row["shape"])),
         f"{row['neurons']:,}",
         f"{row['synapses']:,}" if row["synapses"] else "currents",
@@ -104,13 +113,13 @@ def show_targets() -> None:
     for name in names("targets"):
         target = load_target(name)
         table.add_row(name, target.summary, ", ".join(target.backends), _toolchain_state(target))
-    Console().print(table)
+    _Console().print(table)
 
 
 def show_target(name: str) -> None:
     """The datasheet as it stands in its file, sources included, and its toolchain."""
     target = load_target(name)
-    console = Console()
+    console = _Console()
     console.print(read_text("targets", name).rstrip(), markup=False, highlight=False, soft_wrap=True)
     console.print(f"\ntoolchain: {_toolchain_state(target)}", markup=False, highlight=False, soft_wrap=True)
 

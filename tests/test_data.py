@@ -255,5 +255,10 @@ def test_values_that_are_no_numbers_are_refused_where_they_are_used(tmp_path: Pa
     dataset.images("test", np.array([0, 1, 3]), (3,))
     with pytest.raises(DataError, match="images of the test part hold NaN or infinite values; clean them first"):
         dataset.images("test", np.arange(4), (3,))
-    with pytest.raises(DataError, match="hold NaN or infinite"):
-        load_npz(save(tmp_path, **four(good, good)), scale=value).images("train", np.arange(4), (3,))
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, 0.0, -1.0])
+def test_a_scale_that_is_no_positive_number_is_refused(tmp_path: Path, scale: float) -> None:
+    good = images(4, 3, dtype=np.float32)
+    with pytest.raises(DataError, match="--scale must be a number above 0"):
+        load_npz(save(tmp_path, **four(good, good)), scale=scale)

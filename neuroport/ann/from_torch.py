@@ -94,6 +94,11 @@ class _Reader:
         outputs = [s for s in self.program.graph_signature.output_specs if s.kind == OutputKind.USER_OUTPUT]
         if len(outputs) != 1 or not isinstance(outputs[0].arg, TensorArgument):
             raise InvalidNetworkError(f"the network returns {len(outputs)} values; one tensor of class scores is read")
+        if any(s.kind == OutputKind.BUFFER_MUTATION for s in self.program.graph_signature.output_specs):
+            raise UnsupportedOperatorError(
+                "the network changes a buffer when it runs, so its answer depends on what it saw before; only "
+                "networks without memory are converted"
+            )
         self._read_placeholders()
         for node in self.program.graph.nodes:
             if node.op == "call_function":
@@ -105,7 +110,15 @@ class _Reader:
             raise UnsupportedOperatorError(
                 "the network returns memory that an in-place operator has overwritten; return the operator's result"
             )
-        return AnnGraph(tuple(self.nodes.values()), self.rename[name])
+        return AnnGraph(self._reachable(self.rename[name]), self.rename[name])
+
+    def _reachable(self, output: str) -> tuple[Node, ...]:
+        """The nodes the output depends on, in order: torch.export keeps calls whose result nobody reads."""
+        wanted = {output, "input"}
+        for node in reversed(self.nodes.values()):
+            if node.name in wanted:
+                wanted.update(node.inputs)
+        return tuple(node for node in self.nodes.values() if node.name in wanted)
 
     def _read_placeholders(self) -> None:
         placeholders = {n.name: n for n in self.program.graph.nodes if n.op == "placeholder"}

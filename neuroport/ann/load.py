@@ -48,14 +48,24 @@ class LoadedAnn:
                 n = len(chunk)
                 if fixed and n < fixed:
                     chunk = np.concatenate([chunk, np.zeros((fixed - n, *chunk.shape[1:]), chunk.dtype)])
-                out.append(module(torch.from_numpy(np.ascontiguousarray(chunk)))[:n].numpy())
+                x = torch.from_numpy(np.ascontiguousarray(chunk)).to(self._input_value().dtype)
+                out.append(module(x)[:n].float().numpy())
         return np.concatenate(out).reshape(len(images), -1)
 
+    @property
+    def precision(self) -> float:
+        """Relative step of the numbers the framework computes in: 1.2e-7 for float32."""
+        return float(torch.finfo(self._input_value().dtype).eps)
+
     def _fixed_batch(self) -> int | None:
-        name = next(iter(self.program.graph_signature.user_inputs))
-        node = next(n for n in self.program.graph.nodes if n.name == name)
-        batch = node.meta["val"].shape[0]
+        batch: object = self._input_value().shape[0]  # a torch.SymInt where the batch is free
         return batch if isinstance(batch, int) else None
+
+    def _input_value(self) -> torch.Tensor:
+        """Shape and dtype of the input as torch.export wrote them."""
+        name = next(iter(self.program.graph_signature.user_inputs))
+        value: torch.Tensor = next(n for n in self.program.graph.nodes if n.name == name).meta["val"]
+        return value
 
 
 def load_ann(
@@ -101,7 +111,8 @@ def _accepted(name: str, module: torch.nn.Module, examples: Sequence[torch.Tenso
     was_training = [m for m in module.modules() if m.training]
     module.eval()
     try:
-        for example in examples:
+        dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+        for example in (given.to(dtype) for given in examples):
             batch = example if len(example) > 1 else torch.cat([example, example])
             try:
                 with torch.no_grad():
@@ -173,7 +184,7 @@ def _build_module(path: str) -> torch.nn.Module:
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"cannot import '{module_name}' of '{path}': {_reason(error)}") from error
     factory = getattr(found, attribute, None)
     if not callable(factory):
@@ -182,7 +193,7 @@ def _build_module(path: str) -> torch.nn.Module:
         built = factory()
     except NeuroportError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"'{path}()' failed: {type(error).__name__}: {_reason(error)}") from error
     if not isinstance(built, torch.nn.Module):
         raise UsageError(f"'{path}()' returned {type(built).__name__}; it must return a torch.nn.Module")

@@ -25,7 +25,8 @@ def simplify(graph: AnnGraph) -> AnnGraph:
             nodes[node.name] = renamed
             continue
         before = nodes[renamed.inputs[0]]
-        if isinstance(before.op, Conv2d | Linear) and graph.users[node.inputs[0]] == (node.name,):
+        is_alone = graph.users[node.inputs[0]] == (node.name,) and node.inputs[0] != graph.output
+        if isinstance(before.op, Conv2d | Linear) and is_alone:
             nodes[before.name] = replace(before, op=_folded(before.op, node.op))
             alias[node.name] = before.name
         else:

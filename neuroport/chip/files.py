@@ -6,7 +6,9 @@ attributes, arrays as datasets; spikes bit-packed along the neuron axis (numpy.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -47,7 +49,7 @@ _GEOMETRY = ("in_shape", "out_shape", "kernel", "stride", "padding", "dilation",
 
 def write_network(path: Path, network: IntNetwork) -> None:
     """Write the integer network to a new file."""
-    with h5py.File(path, "w") as f:
+    with _new_file(path) as f:
         f.attrs.update(target=network.target, readout=network.readout, arithmetic=network.arithmetic.model_dump_json())
         for k, p in enumerate(network.populations):
             group = f.create_group(f"populations/{k}")
@@ -108,7 +110,7 @@ def _projection(group: h5py.Group) -> IntProjection:
 
 def write_inputs(path: Path, inputs: IntInputs) -> None:
     """Write the inputs of all samples to a new file."""
-    with h5py.File(path, "w") as f:
+    with _new_file(path) as f:
         f.attrs.update(n_samples=inputs.n_samples, n_steps=inputs.n_steps)
         if inputs.spikes is not None:
             _write_bits(f, "spikes", inputs.spikes)
@@ -134,7 +136,7 @@ def read_inputs(path: Path) -> IntInputs:
 
 def write_trace(path: Path, spikes: Mapping[str, NDArray[np.uint8]], potentials: Mapping[str, NDArray[Any]]) -> None:
     """Write spikes, and potentials where there are any, of each population to a new file."""
-    with h5py.File(path, "w") as f:
+    with _new_file(path) as f:
         for k, (name, raster) in enumerate(spikes.items()):
             _write_bits(f, f"spikes/{k}", raster).attrs["name"] = name
         for k, (name, v) in enumerate(potentials.items()):
@@ -154,6 +156,15 @@ def read_trace(path: Path) -> Trace:
             return Trace(spikes, potentials)
     except _DAMAGE as error:
         raise BundleError(f"'{path}' is not a spike file of neuroport, or is damaged: {error}") from error
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[h5py.File]:
+    """A new HDF5 file, made in memory: on a full disk the HDF5 library itself would crash."""
+    content = io.BytesIO()
+    with h5py.File(content, "w") as f:
+        yield f
+    path.write_bytes(content.getbuffer())
 
 
 def _write_bits(f: h5py.File, name: str, raster: NDArray[np.uint8]) -> h5py.Dataset:

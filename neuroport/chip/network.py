@@ -190,6 +190,12 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
             f"layer '{p.name}': threshold mantissa {p.threshold_mantissa}, {chip} allows 1 to "
             f"{a.threshold.mantissa_max}; a larger one would never fire; rescale the layer"
         )
+    threshold = p.threshold_mantissa << a.threshold.shift
+    if threshold >= a.membrane.limit:
+        raise DoesNotFitError(
+            f"layer '{p.name}': threshold {threshold}, {chip}'s potential ends at {a.membrane.limit}, so it would "
+            f"never fire; rescale the layer"
+        )
     low, high = int(p.bias_mantissa.min(initial=0)), int(p.bias_mantissa.max(initial=0))
     if low < a.bias.mantissa_min or high > a.bias.mantissa_max or not 0 <= p.bias_exponent <= a.bias.exponent_max:
         raise DoesNotFitError(

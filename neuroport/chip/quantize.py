@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from neuroport.ann.graph import FloatArray
 from neuroport.chip.network import IntConv2d, IntDense, IntNetwork, IntPopulation, IntProjection, IntSynapse, sum_bound
 from neuroport.chip.target import Arithmetic, Target, WeightRange
-from neuroport.errors import DoesNotFitError
+from neuroport.errors import DataError, DoesNotFitError
 from neuroport.snn.network import Population, SpikingNetwork
 from neuroport.snn.operators import Conv2d, Dense, Synapse, merge
 from neuroport.snn.rates import forward_rates
@@ -74,6 +74,9 @@ def quantize(
     Raises:
         DoesNotFitError: no scale brings a layer inside the ranges; layer, value, limit, chip and remedy are named.
     """
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"calibration images are {images.dtype}; give them as float32, scaled as in training")
+    images = images.astype(np.float32, copy=False)
     power = _mean_square(network, images)
     low_high = input_range or (float(images.min()), float(images.max()))
     populations: list[IntPopulation] = []
@@ -160,7 +163,7 @@ class _LayerQuantizer:
         best = self._best_candidate()
         shift, a = self.arithmetic.threshold.shift, self.arithmetic
         unit = best.unit << a.synaptic_shift
-        threshold = unit >> shift if self.fires else a.threshold.mantissa_max
+        threshold = unit >> shift if self.fires else min(a.threshold.mantissa_max, (a.membrane.limit - 1) >> shift)
         exponent = self._bias_exponent(unit)
         exact = self.population.bias * unit
         mantissa = np.rint(np.ldexp(exact, -exponent)).astype(np.int32)
@@ -170,7 +173,7 @@ class _LayerQuantizer:
             self.population.shape,
             self.population.role,
             threshold,
-            mantissa,
+            np.zeros_like(mantissa) if self.driven else mantissa,  # a driven layer's bias is part of its currents
             exponent,
             self._v_init(unit),
             neuron.reset if self.fires else a.resets[0],
@@ -234,15 +237,15 @@ class _LayerQuantizer:
     def _largest_unit(self) -> int:
         """Synaptic integers per v_th that threshold, bias and readout registers allow."""
         a = self.arithmetic
-        limits = [a.threshold.mantissa_max << a.threshold.shift >> a.synaptic_shift]
+        reachable = min(a.threshold.mantissa_max << a.threshold.shift, a.membrane.limit - 1)
+        limits = [reachable >> a.synaptic_shift]
         if self.bias_bound > 0:
             room = a.bias.limit - (1 << a.bias.exponent_max)  # rounding must not push the mantissa over its end
             limits.append(int(room / self.bias_bound) >> a.synaptic_shift)
         if not self.fires:
-            top = min(a.threshold.mantissa_max << a.threshold.shift, a.membrane.limit)
             per_step = max(_READOUT_MARGIN, self.bias_bound if self.driven else 0.0)
-            limits.append(int(top / (self.n_steps * per_step)) >> a.synaptic_shift)
-        if min(limits) < 1:
+            limits.append(int(reachable / (self.n_steps * per_step)) >> a.synaptic_shift)
+        if min(limits) < self._grain:
             raise DoesNotFitError(
                 f"layer '{self.name}': input currents and biases reach {self.bias_bound:.4g} thresholds per step over "
                 f"{self.n_steps} steps, more than {self.target.name}'s bias or potential can hold; normalize the "
@@ -278,7 +281,7 @@ class _LayerQuantizer:
         largest = max(self.bias_bound, 1.0) * (1 << a.synaptic_shift)
         roomy = a.membrane.limit / (self.n_steps * largest)
         precise = 2 * a.bias.mantissa_max / largest
-        return max(1, min(top, int(max(roomy, precise))))
+        return self._aligned(min(top, int(max(roomy, precise))))
 
     def _units(self, top: int) -> Iterator[int]:
         """Scales to try: those at which a projection just fits, and a grid from twice the largest of them to 1."""
@@ -294,7 +297,15 @@ class _LayerQuantizer:
         fitting = [r / magnitude for r, magnitude in zip(reach, largest, strict=True)]
         start = 2.0 * max(fitting)
         grid = [start * 2 ** (-k / _STEPS_PER_OCTAVE) for k in range(64 * _STEPS_PER_OCTAVE)]
-        yield from sorted({min(int(u), top) for u in [*fitting, *grid] if u >= 1}, reverse=True)
+        yield from sorted({self._aligned(min(int(u), top)) for u in [*fitting, *grid] if u >= 1}, reverse=True)
+
+    @property
+    def _grain(self) -> int:
+        """Units must be multiples of this for the threshold to be a whole mantissa."""
+        return 1 << max(0, self.arithmetic.threshold.shift - self.arithmetic.synaptic_shift)
+
+    def _aligned(self, unit: int) -> int:
+        return max(self._grain, unit - unit % self._grain)
 
     def _try(self, unit: int) -> _Candidate:
         weights, error, n_clipped, total = [], 0.0, 0, 0
@@ -349,7 +360,7 @@ def _input_power(op: Synapse, power: FloatArray) -> FloatArray:
         return power.reshape(1, -1)
     per_group = op.weight.shape[1]
     group = np.arange(len(op.weight)) // (len(op.weight) // op.geometry.groups)
-    channels = power.reshape(len(power), -1).mean(1)[group[:, None] * per_group + np.arange(per_group)[None, :]]
+    channels = power.reshape(op.in_shape[0], -1).mean(1)[group[:, None] * per_group + np.arange(per_group)[None, :]]
     return np.repeat(channels, math.prod(op.geometry.kernel), axis=1)
 
 

@@ -44,6 +44,16 @@ class WeightSheet(_Sheet):
     inhibitory: WeightRange
     exponent_max: Annotated[int, Field(ge=0, le=16)]
 
+    @model_validator(mode="after")
+    def _both_signs(self) -> Self:
+        if not (self.mixed.minimum < 0 < self.mixed.maximum):
+            raise ValueError("mixed weights need a negative minimum and a positive maximum")
+        if not (self.excitatory.minimum <= 0 < self.excitatory.maximum):
+            raise ValueError("excitatory weights need a positive maximum, and 0 among them")
+        if not (self.inhibitory.minimum < 0 <= self.inhibitory.maximum):
+            raise ValueError("inhibitory weights need a negative minimum, and 0 among them")
+        return self
+
 
 class Register(_Sheet):
     """A signed register of the neuron. saturate: to +-(2^(bits-1) - 1); wrap: past the end to the other end."""

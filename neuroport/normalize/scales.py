@@ -49,6 +49,9 @@ def normalize(network: SpikingNetwork, images: NDArray[np.float32], recipe: Reci
 
     Source: Rueckauer et al. 2016, sections 3.2.1 (maximum) and 3.2.2 (percentile).
     """
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"calibration images are {images.dtype}; give them as float32, scaled as in training")
+    images = images.astype(np.float32, copy=False)
     if not len(images):
         raise DataError("there is no calibration data: the training part of the data set is empty")
     if network.encoding == "rate":

@@ -146,6 +146,8 @@ def _conv_behind_pool(first: Operator, second: Operator) -> Conv2d | None:
         return None
     a, b = first.geometry, second.geometry
     depthwise = a.groups == a.in_shape[0] == a.out_shape[0] and first.weight.shape[1] == 1
+    if a.out_shape != b.in_shape:
+        return None  # read under another shape: channels and pixels mix
     if not depthwise or a.dilation != (1, 1) or b.dilation != (1, 1):
         return None
     if b.padding != (0, 0) and (a.kernel != a.stride or a.padding != (0, 0) or not _covers(a)):

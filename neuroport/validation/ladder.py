@@ -18,6 +18,8 @@ from neuroport.ann.load import LoadedAnn
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.network import IntNetwork
+from neuroport.errors import ConversionError
+from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.rates import forward_rates
 from neuroport.snn.simulate import simulate
@@ -70,15 +72,30 @@ class Ladder:
         return rung
 
     def climb_float(
-        self, ann: LoadedAnn, folded: AnnGraph, network: SpikingNetwork, images: NDArray[np.float32], n_steps: int
+        self, ann: LoadedAnn, folded: AnnGraph, normalized: Normalized, images: NDArray[np.float32], n_steps: int
     ) -> None:
-        """The four rungs in floating point: ann, folded, normalized, float_snn."""
+        """The four rungs in floating point: ann, folded, normalized, float_snn.
+
+        Raises:
+            ConversionError: the folded network, or the spiking one in unclipped rates, does not answer as the trained
+            one does, up to rounding: a conversion that is wrong is not carried further.
+        """
+        network = normalized.network
         self.on_rung("ann")
-        self.add("ann", ann.run_framework(images).astype(np.float64))
+        trained = ann.run_framework(images).astype(np.float64)
+        self.add("ann", trained)
         self.on_rung("folded")
-        self.add("folded", _batched(images, lambda x: run_graph(folded, torch.from_numpy(x)).numpy()))
+        answer = _batched(images, lambda x: run_graph(folded, torch.from_numpy(x)).numpy())
+        _check_same("the folded network", answer, trained, ann.precision)
+        self.add("folded", answer)
+        few = images[:_BATCH]
+        rates = _rates(network, few, clip=False) * np.repeat(
+            normalized.scales[network.output.name],
+            network.output.n_neurons // len(normalized.scales[network.output.name]),
+        )
+        _check_same("the spiking network in unclipped rates", rates, answer[: len(few)], ann.precision)
         self.on_rung("normalized")
-        self.add("normalized", _batched(images, lambda x: _rates(network, x)))
+        self.add("normalized", _batched(images, lambda x: _rates(network, x, clip=True)))
         self.on_rung("float_snn")
         self.add("float_snn", _batched(images, lambda x: simulate(network, x, n_steps).readout))
 
@@ -106,8 +123,18 @@ class Ladder:
         }
 
 
-def _rates(network: SpikingNetwork, images: NDArray[np.float32]) -> Scores:
-    *_, (_, last) = ((name, value) for name, value in forward_rates(network, torch.from_numpy(images), clip=True))
+def _check_same(what: str, found: Scores, expected: Scores, precision: float) -> None:
+    """Refuse a difference that rounding cannot explain: 10,000 steps of float32, 50 of a coarser type."""
+    difference = float(np.abs(found - expected).max()) / max(float(np.abs(expected).max()), 1e-12)
+    if not difference <= max(1e4 * 2**-23, 50 * precision):
+        raise ConversionError(
+            f"{what} differs from the trained one by {difference:.2g} of its largest score, which rounding cannot "
+            f"explain: neuroport has converted it wrongly; please report it with the model"
+        )
+
+
+def _rates(network: SpikingNetwork, images: NDArray[np.float32], *, clip: bool) -> Scores:
+    *_, (_, last) = ((name, value) for name, value in forward_rates(network, torch.from_numpy(images), clip=clip))
     return last.reshape(len(images), -1).double().numpy()
 
 

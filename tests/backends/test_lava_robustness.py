@@ -128,7 +128,7 @@ def test_exception_inside_a_process_with_a_consumer(lava, tmp_path):
 
 def test_exception_while_it_is_built(lava, tmp_path):
     """A damaged network file is reported with the worker's own traceback."""
-    worker = [str(lava.python), str(WORKER), str(tmp_path), token := supervise.new_token()]
+    worker = [str(lava.python), str(WORKER), str(tmp_path), token := supervise.new_token(), str(os.getpid())]
     (tmp_path / "network.h5").write_bytes(b"not a network")
     with pytest.raises(WorkerError, match=r"the worker failed in 'worker': OSError"):
         supervise.run_worker(
@@ -178,7 +178,7 @@ def test_command_interrupted(lava, tmp_path, sent):
     said = (tmp_path / "log").read_text()
     assert "Traceback" not in said
     if sent == signal.SIGINT:
-        assert "interrupted; nothing was written" in said
+        assert "interrupted; no bundle was written" in said
 
 
 def test_two_runs_at_once(lava, tmp_path):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from neuroport.ann.graph import AnnGraph
 from neuroport.ann.load import load_ann
 from neuroport.ann.simplify import simplify
 from neuroport.chip.quantize import quantize
+from neuroport.errors import ConversionError
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import load_recipe
 from neuroport.validation.ladder import Ladder
@@ -79,7 +83,7 @@ def test_every_rung_of_a_network_with_known_answers(halves, name, coding):
     labels = classes.copy()
     labels[:12] = 1 - labels[:12]  # a tenth is labelled wrongly: accuracy is 0.9, agreement 1
     ladder = Ladder(labels, told.append)
-    ladder.climb_float(ann, folded, normalized.network, images, 32)
+    ladder.climb_float(ann, folded, normalized, images, 32)
     activity = ladder.climb_core(normalized.network, network, images, 32)
     assert [rung.name for rung in ladder.rungs] == ["ann", "folded", "normalized", "float_snn", "integer_core"]
     assert told == [rung.name for rung in ladder.rungs]
@@ -108,3 +112,20 @@ def test_activity_counts_silent_neurons_and_spikes_per_step(halves):
     counted = np.floor(rates * 10).mean() / 10 / 2  # reset by subtraction, v_init 0: floor(T x) spikes
     one_spike = 1 / (50 * 2 * 10)  # the brightest image, of rate 1, may lie on either side of it in float32
     assert activity["hidden"].mean_rate == pytest.approx(counted, abs=1.001 * one_spike)
+
+
+def test_a_wrong_conversion_is_not_carried_further(halves):
+    """The folded network, or the spiking one, with one weight off: refused, with exit code 3."""
+    ann, images, classes = halves
+    folded = simplify(ann.graph)
+    normalized = convert(folded, images, load_recipe("robust"))
+    nodes = list(folded.nodes)
+    k = next(k for k, node in enumerate(nodes) if node.name == "readout")
+    nodes[k] = replace(nodes[k], op=replace(nodes[k].op, weight=nodes[k].op.weight * [[1.01, 1], [1, 1]]))
+    with pytest.raises(ConversionError, match=r"the folded network differs from the trained one by 0\.0"):
+        Ladder(classes).climb_float(ann, AnnGraph(tuple(nodes), folded.output), normalized, images, 4)
+    *first, last = normalized.network.projections
+    wrong = replace(last, operator=replace(last.operator, weight=last.operator.weight * 1.01))
+    network = replace(normalized.network, projections=(*first, wrong))
+    with pytest.raises(ConversionError, match="in unclipped rates differs from the trained one"):
+        Ladder(classes).climb_float(ann, folded, replace(normalized, network=network), images, 4)

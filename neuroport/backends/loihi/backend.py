@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ class LavaBackend:
             raise DoesNotFitError(
                 f"target '{job.target.name}' computes differently from Lava's fixed-point models; use --backend cpu"
             )
+        _check_ranges(job)
         depth = job.network.depth
         for j in job.network.projections:
             if depth[j.post] != depth[j.pre] + 1:
@@ -68,7 +70,7 @@ class LavaBackend:
         write_inputs(job.work_dir / "inputs.h5", job.inputs)
         token = new_token()
         run_worker(
-            [str(toolchain.python), str(_WORKER), str(job.work_dir), token],
+            [str(toolchain.python), str(_WORKER), str(job.work_dir), token, str(os.getpid())],
             token=token,
             work_dir=job.work_dir,
             environment=child_environment({"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}),
@@ -76,6 +78,32 @@ class LavaBackend:
             on_progress=job.on_progress,
         )
         return _read_results(job)
+
+
+def _check_ranges(job: Job) -> None:
+    """Refuse numbers that Lava would clip, floor or wrap without a word, whatever the datasheet allows.
+
+    Source: lava-nc 0.10.0, lava/utils/weightutils.py l.204-295; lava/proc/lif/models.py l.84-85, l.262.
+    """
+    for j in job.network.projections:
+        m = j.synapse.mantissa
+        low, high = int(m.min()), int(m.max())
+        is_mixed = low < 0 < high
+        fits = low >= -256 and high <= 254 and not (m % 2).any() if is_mixed else low >= -255 and high <= 255
+        if not fits:
+            raise DoesNotFitError(
+                f"layer '{j.post}': weights {low} to {high} from '{j.pre}', Lava holds 8 bits (mixed signs: even "
+                f"values from -256 to 254); correct the datasheet '{job.target.name}', or use --backend cpu"
+            )
+    for p in job.network.populations:
+        biases = p.bias_mantissa if not p.driven else job.inputs.currents[p.name]
+        fits = int(biases.min()) >= -4096 and int(biases.max()) <= 4095 and p.bias_exponent <= 7
+        if p.role != "input" and (p.threshold_mantissa > 131071 or not fits):
+            raise DoesNotFitError(
+                f"layer '{p.name}': threshold {p.threshold_mantissa} or biases {int(biases.min())} to "
+                f"{int(biases.max())} are outside Lava's 17 and 13 bits; correct the datasheet '{job.target.name}', or "
+                f"use --backend cpu"
+            )
 
 
 def _toolchain(target: Target, on_message: Callable[[str], None]) -> Toolchain:

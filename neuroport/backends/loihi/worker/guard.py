@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import threading
@@ -22,9 +23,8 @@ _PERIOD_S = 0.2
 class Guard:
     """A thread of the worker's main process."""
 
-    def __init__(self, work_dir: Path, token: str) -> None:
-        self.work_dir, self.token = work_dir, token
-        self.parent = os.getppid()
+    def __init__(self, work_dir: Path, token: str, parent: int) -> None:
+        self.work_dir, self.token, self.parent = work_dir, token, parent
         self.actors: dict[str, Any] = {}
         self.lock = threading.Lock()
 
@@ -79,11 +79,21 @@ class Guard:
         if not path.exists():
             _write(path, {"where": where, "reason": reason, "traceback": text})
 
-    def _end(self) -> None:
-        """End the whole process group and leave no shared memory."""
+    def clean_up(self) -> None:
+        """End what the run has started and free its memory, in case nobody is left to do it."""
+        self.release()
+        for child in multiprocessing.active_children():
+            child.kill()
+        self._free_memory()
+
+    def _free_memory(self) -> None:
         for path in Path("/dev/shm").glob(f"{self.token}_*"):
             with contextlib.suppress(OSError):
                 path.unlink()
+
+    def _end(self) -> None:
+        """End the whole process group and leave no shared memory."""
+        self._free_memory()
         os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

@@ -1,8 +1,8 @@
-"""Runs one integer network on Intel's Lava: `python main.py WORK_DIR TOKEN`, in the toolchain's Python 3.10.
+"""Runs one integer network on Intel's Lava: `python main.py WORK_DIR TOKEN PARENT`, in the toolchain's Python 3.10.
 
 Reads network.h5 and inputs.h5 of WORK_DIR, writes raw spike files, `heartbeat.json` after every sample and
 `error.json` if anything fails. Exit status: 0 done, 1 failed with error.json written. TOKEN marks the shared memory
-of this run (/dev/shm/<TOKEN>_*), so that whoever cleans up finds it.
+of this run (/dev/shm/<TOKEN>_*), so that whoever cleans up finds it; PARENT is the process that must stay alive.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ prefix = f"/{sys.argv[2]}_"
 vars(shared_memory).update(_SHM_NAME_PREFIX=prefix, _SHM_SAFE_NAME_LENGTH=len(prefix) + 16)
 
 from guard import Guard  # noqa: E402 - the prefix must be set before anything makes shared memory
-from network import build, read_job  # noqa: E402
 
 
 def main() -> int:
     """Build and run, sample by sample."""
-    work_dir, token = Path(sys.argv[1]), sys.argv[2]
-    guard = Guard(work_dir, token)
+    work_dir, token, parent = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    guard = Guard(work_dir, token, parent)
     guard.start()
+    guard.beat("importing", 0)
+    from network import build, read_job  # seconds of Lava: the guard looks already
+
     guard.beat("reading", 0)
     job = read_job(work_dir)
     guard.beat("building", 0)
@@ -34,9 +36,8 @@ def main() -> int:
     for k, n in enumerate(steps):
         network.run(n, on_start=guard.watch)
         guard.beat("running", min(k + 1, job.n_samples))
-    # No process.stop(): it can hang, every file is written, and neuroport ends the whole process group.
-    guard.release()
     guard.beat("done", job.n_samples)
+    guard.clean_up()  # no process.stop(): it can hang, and every file is written
     return 0
 
 

@@ -65,8 +65,8 @@ def _scalars(group: h5py.Group, array: str) -> dict[str, Any]:
 
 
 def lava_order(x: np.ndarray) -> np.ndarray:
-    """[..., C, H, W] of one population as Lava's [W, H, C]; flat ones as they are."""
-    return np.ascontiguousarray(x.T) if x.ndim == 3 else x
+    """Values of one population, [C, H, W] say, in Lava's order [W, H, C]."""
+    return np.ascontiguousarray(x.T)
 
 
 class Network:
@@ -116,8 +116,9 @@ def build(job: Job, work_dir: Path) -> Network:
             raise ValueError(f"{j['pre']} -> {j['post']} skips levels: it would need a delay")
         connection = _connection(j)
         others.append(connection)
-        _join(out_ports[j["pre"]], connection.s_in, flat=isinstance(connection, Dense))
-        _spread(connection.a_out, neurons[j["post"]].a_in)
+        after = neurons[j["post"]].a_in
+        _relabel(out_ports[j["pre"]], tuple(connection.s_in.shape)).connect(connection.s_in)
+        _relabel(connection.a_out, tuple(after.shape)).connect(after)
     return Network(neurons, others, max(depth.values()))
 
 
@@ -135,7 +136,7 @@ def _neuron(k: int, p: dict[str, Any], job: Job, work_dir: Path) -> Any:
         potential_file=work_dir / f"potentials.{k}.bin" if readout else None,
     )
     common = {
-        "shape": tuple(reversed(p["shape"])) if len(p["shape"]) == 3 else p["shape"],
+        "shape": tuple(reversed(p["shape"])),
         "samples": samples,
         "vth": p["threshold_mantissa"],
         "bias_mant": lava_order(p["bias_mantissa"]),
@@ -170,17 +171,11 @@ def _connection(j: dict[str, Any]) -> Any:
     )
 
 
-def _join(out_port: Any, in_port: Any, flat: bool) -> None:
-    """A population's spikes into a connection; a dense one reads C, H, W order."""
-    if flat and len(out_port.shape) == 3:
-        out_port.transpose([2, 1, 0]).flatten().connect(in_port)
-    else:
-        out_port.connect(in_port)
-
-
-def _spread(out_port: Any, in_port: Any) -> None:
-    """A connection's sums into a population; a dense one writes C, H, W order."""
-    if len(out_port.shape) == 1 and len(in_port.shape) == 3:
-        out_port.reshape(tuple(reversed(in_port.shape))).transpose([2, 1, 0]).connect(in_port)
-    else:
-        out_port.connect(in_port)
+def _relabel(port: Any, shape: tuple[int, ...]) -> Any:
+    """A port read under another shape, both reversed as Lava has them: the same numbers in C order."""
+    if tuple(port.shape) == shape:
+        return port
+    flat = port.transpose(list(range(len(port.shape)))[::-1]).flatten() if len(port.shape) > 1 else port
+    if len(shape) == 1:
+        return flat
+    return flat.reshape(tuple(reversed(shape))).transpose(list(range(len(shape)))[::-1])
