@@ -278,3 +278,26 @@ def test_the_current_directory_is_not_replaced(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(BundleError, match="the directory you are in, or one above it"), staged_bundle(Path(out)):
         pass
+
+
+def test_another_programs_manifest_and_added_files_are_not_ours_to_delete(tmp_path: Path) -> None:
+    foreign = tmp_path / "extension"
+    foreign.mkdir()
+    (foreign / "manifest.json").write_text('{"name": "extension"}')
+    (foreign / "thesis.txt").write_text("years of work")
+    place = tmp_path / "out"
+    write(place)
+    (place / "notes.txt").write_text("mine")
+    for target in (foreign, place):
+        with pytest.raises(BundleError, match="holds files that neuroport did not write"), staged_bundle(target):
+            pass
+    assert (foreign / "thesis.txt").read_text() == "years of work"
+    assert (place / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_added_while_the_run_goes_on_is_kept(tmp_path: Path) -> None:
+    place = tmp_path / "out"
+    write(place)
+    with pytest.raises(BundleError, match="holds files that neuroport did not write"), staged_bundle(place):
+        (place / "notes.txt").write_text("mine")
+    assert (place / "notes.txt").read_text() == "mine"

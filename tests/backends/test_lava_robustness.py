@@ -181,6 +181,25 @@ def test_command_interrupted(lava, tmp_path, sent):
         assert "interrupted; no bundle was written" in said
 
 
+def test_command_killed_before_the_worker_has_imported_lava(lava, tmp_path):
+    """The worker is told whose it is: a parent that died in its first moment is noticed all the same."""
+    arguments = ["deploy", "--samples", "599", "--eval", "10", "--out", str(tmp_path / "bundle"), "--quiet"]
+    command = subprocess.Popen([*CLI, *arguments])
+    try:
+        worker = wait_until(lambda: [p for p in psutil.Process(command.pid).children() if _is_worker(p)])[0]
+    finally:
+        command.kill()
+        command.wait()
+    assert_nothing_stays(worker.pid, command.pid)
+
+
+def _is_worker(process):
+    try:
+        return any(part.endswith("worker/main.py") for part in process.cmdline())
+    except psutil.Error:
+        return False
+
+
 def test_two_runs_at_once(lava, tmp_path):
     net, inputs = driven_net(5, n_samples=20)
     folders = [tmp_path / "a", tmp_path / "b"]
