@@ -1,7 +1,7 @@
 """The command line: parse, call a verb, show the result. Heavy imports wait until a command needs them.
 
 Exit codes: 0 all equal; 1 the backend differs from the core; 2 wrong use; 3 the network cannot be converted or does
-not fit; 4 a toolchain is missing or failed; 130 interrupted; 141 the reader of the output has
+not fit; 4 a toolchain is missing or failed; 130 interrupted; 143 ended by SIGTERM; 141 the reader of the output has
 gone; 70 a bug in neuroport.
 """
 
@@ -61,7 +61,7 @@ def _reporting() -> Iterator[None]:
         _say(f"error: {error}")
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        _say("interrupted; no bundle was written")
+        _say("interrupted; nothing half-written stays")
         raise SystemExit(_INTERRUPTED) from error
     except BrokenPipeError as error:  # `neuroport ... | head`: the reader has gone, what it read is right
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -105,7 +105,8 @@ def deploy(options: DeployOptions, progress: Progress | None = None) -> Deployme
 
     Raises:
         UsageError: wrong options or files (exit code 2). ConversionError: the network cannot be converted or does not
-        fit (3). ToolchainError: missing or failed (4); what was computed before is still written to the bundle.
+        fit (3). ToolchainError (4): missing, before anything was run; or failed, and then the rungs up to the integer
+        core and the worker's log are in the bundle.
     """
     return _Deploy(options, progress or Silent()).run()
 

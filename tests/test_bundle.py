@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -301,3 +302,41 @@ def test_a_file_added_while_the_run_goes_on_is_kept(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="holds files that neuroport did not write"), staged_bundle(place):
         (place / "notes.txt").write_text("mine")
     assert (place / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_the_renames_arrives_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Also where another thread would take it: the new bundle is in place and whole, the signal is not lost."""
+
+    class Ended(BaseException):
+        pass
+
+    def end(*_: object) -> None:
+        raise Ended
+
+    before = signal.signal(number, end)
+    waiting = threading.Event()
+    other = threading.Thread(target=waiting.wait)
+    other.start()
+    place = tmp_path / "out"
+    write(place)
+    rename = Path.rename
+
+    def renamed(self: Path, target: Path) -> Path:
+        os.kill(os.getpid(), number)
+        time.sleep(0.05)  # the handler has run if it is going to
+        return rename(self, target)
+
+    try:
+        with pytest.raises(Ended), staged_bundle(place) as stage:
+            (stage / "new.txt").write_text("new")
+            monkeypatch.setattr(Path, "rename", renamed)
+    finally:
+        signal.signal(number, before)
+        waiting.set()
+        other.join()
+    verify(place)
+    assert (place / "new.txt").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]

@@ -178,7 +178,7 @@ def test_command_interrupted(lava, tmp_path, sent):
     said = (tmp_path / "log").read_text()
     assert "Traceback" not in said
     if sent == signal.SIGINT:
-        assert "interrupted; no bundle was written" in said
+        assert "interrupted; nothing half-written stays" in said
 
 
 def test_command_killed_before_the_worker_has_imported_lava(lava, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,16 @@ from lava.proc.io.source import RingBuffer
 from neuroport_lava.neurons import IntegrateFire, SampleLIF, Samples
 
 
+@dataclass(frozen=True, eq=False)
 class Job:
-    """The files of one run, read."""
+    """The files of one run, read. spikes: [S * T, *shape] of the source, or None; currents: [S, *shape] by name."""
 
-    def __init__(
-        self,
-        populations: list[dict[str, Any]],
-        projections: list[dict[str, Any]],
-        n_samples: int,
-        n_steps: int,
-        spikes: np.ndarray | None,
-        currents: Mapping[str, np.ndarray],
-    ) -> None:
-        self.populations, self.projections = populations, projections
-        self.n_samples, self.n_steps = n_samples, n_steps
-        self.spikes, self.currents = spikes, currents
+    populations: list[dict[str, Any]]
+    projections: list[dict[str, Any]]
+    n_samples: int
+    n_steps: int
+    spikes: np.ndarray | None
+    currents: Mapping[str, np.ndarray]
 
 
 def read_job(work_dir: Path) -> Job:
