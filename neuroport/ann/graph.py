@@ -6,9 +6,11 @@ twice; the interpreter casts them to the dtype it runs in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +23,16 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Input:
-    """The image or feature vector, one per sample."""
+    """One input of the network; `offset`: where its numbers begin in the sample, which joins all inputs in C order."""
+
+    offset: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """The same numbers for every sample. value: the node's shape."""
+
+    value: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,18 +51,34 @@ class Conv2d:
 
 
 @dataclass(frozen=True, eq=False)
+class ConvTranspose2d:
+    """The adjoint of a cross-correlation, plus bias: each input pixel adds a scaled kernel to the output.
+
+    weight: [C_in, C_out / groups, kH, kW]; bias: [C_out]; the node's shape says how much is cut at the far border.
+    """
+
+    weight: FloatArray
+    bias: FloatArray
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True, eq=False)
 class Linear:
-    """y = weight @ x + bias over the last axis. weight: [n_out, n_in]; bias: [n_out]."""
+    """y = weight @ x + bias for features x [n_in]. weight: [n_out, n_in]; bias: [n_out]."""
 
     weight: FloatArray
     bias: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
-class BatchNorm:
-    """y = gain * x + offset per channel (axis 0 of the sample): inference form of batch normalization.
+class Affine:
+    """y = gain * x + offset; both broadcast against the node's shape and have as many axes: [C, 1, 1] per channel.
 
-    Source: Rueckauer et al. 2016, section 3.3: gain = gamma / sigma, offset = beta - gamma mu / sigma.
+    Batch normalization in its inference form is one: gain = gamma / sigma, offset = beta - gamma mu / sigma.
+    Source: Rueckauer et al. 2016, section 3.3.
     """
 
     gain: FloatArray
@@ -60,7 +87,38 @@ class BatchNorm:
 
 @dataclass(frozen=True)
 class ReLU:
-    """y = max(x, 0)."""
+    """y = min(max(x, 0), ceiling), rounded to `levels` equal levels where given; no ceiling: None.
+
+    With levels L: y = ceiling * floor(L x / ceiling + 1/2) / L, the QCFS activation (Bu et al. 2022, eq. 15).
+    """
+
+    ceiling: float | None = None
+    levels: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LeakyReLU:
+    """y = x above 0, slope * x below. slope: broadcasts against the node's shape, with as many axes."""
+
+    slope: FloatArray
+
+
+@dataclass(frozen=True)
+class Round:
+    """Whole numbers: floor, or nearest with ties to even. Only understood as part of a quantized activation."""
+
+    mode: Literal["floor", "nearest"]
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """Maximum over windows; padding never wins."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    ceil_mode: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,12 +133,78 @@ class AvgPool2d:
     divisor: int | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Resample:
+    """y[c] = rows @ x[c] @ cols^T: adaptive pools, interpolation. rows: [H', H]; cols: [W', W]."""
+
+    rows: FloatArray
+    cols: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """y.ravel()[k] = x.ravel()[index[k]], 0 where the index is -1: slices, permutations, padding, upsampling.
+
+    index: [n_out] int64.
+    """
+
+    index: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Reshape:
     """The same numbers in C order under another shape (flatten, view, reshape)."""
 
 
-Op = Input | Conv2d | Linear | BatchNorm | ReLU | AvgPool2d | Reshape
+@dataclass(frozen=True)
+class Add:
+    """Sum of the inputs, each with its sign (+1 or -1); all of one shape."""
+
+    signs: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Concat:
+    """The inputs joined along an axis of the sample (0: channels)."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Softmax, or its logarithm, over an axis of the sample; only behind the last layer."""
+
+    axis: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class Squash:
+    """A smooth monotone function, only behind the last layer."""
+
+    function: Literal["sigmoid", "tanh", "log_sigmoid"]
+
+
+Op = (
+    Input
+    | Constant
+    | Conv2d
+    | ConvTranspose2d
+    | Linear
+    | Affine
+    | ReLU
+    | LeakyReLU
+    | Round
+    | MaxPool2d
+    | AvgPool2d
+    | Resample
+    | Gather
+    | Reshape
+    | Add
+    | Concat
+    | Softmax
+    | Squash
+)
 
 
 @dataclass(frozen=True)
@@ -106,17 +230,22 @@ class Node:
     shape: tuple[int, ...]
     origin: Origin = field(default_factory=Origin)
 
+    @property
+    def size(self) -> int:
+        """Numbers per sample."""
+        return math.prod(self.shape)
+
 
 @dataclass(frozen=True, eq=False)
 class AnnGraph:
-    """Nodes in topological order; the first is the input, `output` names the one whose value is the answer.
+    """Nodes in topological order; `outputs` name those whose values are the answer, the class scores first.
 
     Raises:
         InvalidNetworkError: a node uses a name that does not stand before it, or a weight is not finite.
     """
 
     nodes: tuple[Node, ...]
-    output: str
+    outputs: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Check the order of the nodes and that every number is finite."""
@@ -127,8 +256,11 @@ class AnnGraph:
                 raise InvalidNetworkError(f"node '{node.name}' is out of order or doubled: it uses {missing}")
             seen.add(node.name)
             _check_finite(node)
-        if self.output not in seen:
-            raise InvalidNetworkError(f"the graph has no node '{self.output}' to take its output from")
+        for name in self.outputs:
+            if name not in seen:
+                raise InvalidNetworkError(f"the graph has no node '{name}' to take its output from")
+        if not self.outputs:
+            raise InvalidNetworkError("the graph has no output")
 
     @cached_property
     def by_name(self) -> Mapping[str, Node]:
@@ -137,7 +269,7 @@ class AnnGraph:
 
     @cached_property
     def users(self) -> Mapping[str, tuple[str, ...]]:
-        """For each node the names of the nodes that read it."""
+        """For each node the names of the nodes that read it, once for each use."""
         found: dict[str, list[str]] = {node.name: [] for node in self.nodes}
         for node in self.nodes:
             for name in node.inputs:
@@ -145,17 +277,38 @@ class AnnGraph:
         return {name: tuple(users) for name, users in found.items()}
 
     @property
-    def input(self) -> Node:
-        """The input node."""
-        return next(node for node in self.nodes if isinstance(node.op, Input))
+    def inputs(self) -> tuple[Node, ...]:
+        """The input nodes, in the order of their numbers in the sample."""
+        found = [node for node in self.nodes if isinstance(node.op, Input)]
+        return tuple(sorted(found, key=lambda node: node.op.offset if isinstance(node.op, Input) else 0))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample: the input's own, or [n] where several inputs are joined."""
+        inputs = self.inputs
+        return inputs[0].shape if len(inputs) == 1 else (sum(node.size for node in inputs),)
+
+    @property
+    def output(self) -> str:
+        """The first output: the class scores."""
+        return self.outputs[0]
 
     def __iter__(self) -> Iterator[Node]:
         """Nodes in topological order."""
         return iter(self.nodes)
 
 
+def reachable(nodes: Mapping[str, Node], outputs: tuple[str, ...]) -> tuple[Node, ...]:
+    """The nodes the outputs depend on, in their order, and every input."""
+    wanted = set(outputs)
+    for node in reversed(nodes.values()):
+        if node.name in wanted:
+            wanted.update(node.inputs)
+    return tuple(node for node in nodes.values() if node.name in wanted or isinstance(node.op, Input))
+
+
 def _check_finite(node: Node) -> None:
-    for what in ("weight", "bias", "gain", "offset"):
+    for what in ("weight", "bias", "gain", "offset", "value", "slope"):
         value = getattr(node.op, what, None)
         if value is not None and not np.isfinite(value).all():
             bad = int((~np.isfinite(value)).sum())
