@@ -133,8 +133,7 @@ def gather(index: NDArray, x: torch.Tensor) -> torch.Tensor:
 def _conv_transpose(node: Node, op: ConvTranspose2d, x: torch.Tensor) -> torch.Tensor:
     spans = [d * (k - 1) + 1 for d, k in zip(op.dilation, op.weight.shape[2:], strict=True)]
     smallest = [
-        (n - 1) * s - 2 * p + span
-        for n, s, p, span in zip(x.shape[2:], op.stride, op.padding, spans, strict=True)
+        (n - 1) * s - 2 * p + span for n, s, p, span in zip(x.shape[2:], op.stride, op.padding, spans, strict=True)
     ]
     extra = [n - least for n, least in zip(node.shape[1:], smallest, strict=True)]
     return F.conv_transpose2d(

@@ -44,6 +44,7 @@ from neuroport.errors import UnsupportedOperatorError
 
 Shape = tuple[int, ...]
 _IMAGE = 3  # channels, height, width
+_WEIGHTED = (Conv2d, ConvTranspose2d, Linear, Affine, LeakyReLU)
 
 
 class GraphWriter:
@@ -51,12 +52,13 @@ class GraphWriter:
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
-        self._hint, self._operator, self._origin = "node", "", Origin()
+        self._hint, self._other, self._operator, self._origin = "node", "node", "", Origin()
         self._n_inputs = 0
 
-    def place(self, hint: str, operator: str, origin: Origin) -> None:
-        """Name the next nodes after `hint`; refusals speak of the operator and its origin."""
+    def place(self, hint: str, operator: str, origin: Origin, *, other: str | None = None) -> None:
+        """Name the next nodes with weights after `hint`, those without after `other`; refusals speak of the operator."""
         self._hint, self._operator, self._origin = hint, operator, origin
+        self._other = hint if other is None else other
 
     def graph(self, outputs: Sequence[str]) -> AnnGraph:
         """The graph of the nodes the outputs depend on."""
@@ -72,10 +74,11 @@ class GraphWriter:
 
     def add_node(self, op: Op, inputs: Sequence[str], shape: Sequence[int]) -> str:
         """One node; returns its name."""
-        name, n = self._hint, 1
+        base = self._hint if isinstance(op, _WEIGHTED) else self._other
+        name, n = base, 1
         while name in self.nodes:
             n += 1
-            name = f"{self._hint}_{n}"
+            name = f"{base}_{n}"
         self.nodes[name] = Node(name, op, tuple(inputs), tuple(int(i) for i in shape), self._origin)
         return name
 
@@ -166,9 +169,7 @@ class GraphWriter:
     def batch_norm(self, x: str, gain: FloatArray, offset: FloatArray) -> str:
         """gain[c] * x[c] + offset[c] per channel, the first axis."""
         per_channel = (-1,) + (1,) * (len(self.shape(x)) - 1)
-        return self.add_node(
-            Affine(gain.reshape(per_channel), offset.reshape(per_channel)), (x,), self.shape(x)
-        )
+        return self.add_node(Affine(gain.reshape(per_channel), offset.reshape(per_channel)), (x,), self.shape(x))
 
     # --- activations
 

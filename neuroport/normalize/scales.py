@@ -14,8 +14,9 @@ from neuroport.errors import DataError, InvalidNetworkError
 from neuroport.normalize.activations import ActivationStatistics, collect_statistics
 from neuroport.normalize.recipe import Recipe
 from neuroport.snn.encode import check_rate_range
-from neuroport.snn.network import SpikingNetwork
-from neuroport.snn.operators import merge, scale
+from neuroport.snn.merge import scale
+from neuroport.snn.network import Gate, Population, Projection, SpikingNetwork
+from neuroport.snn.operators import Operator, Shape
 from neuroport.snn.rates import forward_rates
 
 _BATCH = 250
@@ -44,47 +45,109 @@ def normalize(network: SpikingNetwork, images: NDArray[np.float32], recipe: Reci
     largest magnitude of its sums where it accumulates.
 
     Raises:
-        InvalidNetworkError: a population never fires on the calibration data.
-        DataError: no calibration data, or images outside [0, 1] for a rate code.
+        InvalidNetworkError: populations never fire on the calibration data and cut the answer off.
+        DataError: no calibration data, or images outside [0, 1] for a plain rate code.
 
     Source: Rueckauer et al. 2016, sections 3.2.1 (maximum) and 3.2.2 (percentile).
     """
-    if not np.issubdtype(images.dtype, np.floating):
-        raise DataError(f"calibration images are {images.dtype}; give them as float32, scaled as in training")
-    images = images.astype(np.float32, copy=False)
-    if not len(images):
-        raise DataError("there is no calibration data: the training part of the data set is empty")
-    if network.encoding == "rate":
+    images = check_images(images)
+    if network.encoding == "rate" and network.n_signs == 1 and network.input_scale == 1:
         check_rate_range(images)
     statistics = _measure(network, images, recipe)
     scales: dict[str, FloatArray] = {}
     silent: dict[str, int] = {}
     for population in network.populations:
-        n_channels = population.shape[0]
-        found = statistics[population.name]
-        value = found.percentile if population.neuron.fires else found.maximum
-        if population.role == "input":
-            value = np.ones(1)
-        value = np.where(value > 0, value, found.maximum)  # sparser than 100 - p percent is not silent
-        if population.role == "readout":
-            value = value.max(keepdims=True)
-        if not value.max() > 0:
-            raise InvalidNetworkError(
-                f"layer '{population.name}': every activation is 0 on {len(images)} calibration samples, so it has no "
-                f"scale and would never fire; check the weights, the input scaling (--scale) and the data"
-            )
-        per_channel = np.broadcast_to(value, (n_channels,)).astype(np.float64)
-        silent[population.name] = int((per_channel <= 0).sum())
+        value = _scale_of(population, statistics[population.name], recipe)
+        if isinstance(population.neuron, Gate):  # spikes pass as they are
+            value = scales[network.incoming[population.name][0].pre]
+        if not value.max() > 0:  # whatever it is, it has to be a number above 0
+            value = np.array([max((scales[j.pre].max() for j in network.incoming[population.name]), default=1.0)])
+            silent[population.name] = population.shape[0]
+        else:
+            silent[population.name] = int((value <= 0).sum()) if value.size > 1 else 0
+        per_channel = np.broadcast_to(value, (population.shape[0],)).astype(np.float64)
         scales[population.name] = np.where(per_channel > 0, per_channel, value.max())
-    populations = tuple(
-        replace(p, bias=p.bias / scales[p.name].reshape(-1, *[1] * (p.bias.ndim - 1))) for p in network.populations
-    )
+    _check_alive(network, silent, len(images))
+    populations = tuple(_rescaled(p, scales[p.name]) for p in network.populations)
     projections = tuple(
-        replace(j, operator=scale(merge(j.operator), lambda_in=scales[j.pre], lambda_out=scales[j.post]))
+        j if isinstance(network.by_name[j.post].neuron, Gate) else replace(j, operator=_scaled(j, network, scales))
         for j in network.projections
     )
     normalized = replace(network, populations=populations, projections=projections)
     return Normalized(normalized, scales, statistics, silent, (float(images.min()), float(images.max())))
+
+
+def check_images(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The calibration images as float32.
+
+    Raises:
+        DataError: none, or images that are not scaled to floating point numbers.
+    """
+    if not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"calibration images are {images.dtype}; give them as float32, scaled as in training")
+    if not len(images):
+        raise DataError("there is no calibration data: the training part of the data set is empty")
+    return images.astype(np.float32, copy=False)
+
+
+def _scale_of(population: Population, found: ActivationStatistics, recipe: Recipe) -> FloatArray:
+    """Activation that becomes a rate of 1: per channel, or one for the layer; 0 where nothing was seen."""
+    if population.role == "input":
+        return np.ones(1)
+    if not population.neuron.fires:
+        return np.array([found.maximum.max()])  # one for all classes, which moves no decision
+    if population.saturation is not None and recipe.ceiling == "threshold":
+        return population.saturation.ceiling
+    value: FloatArray = np.where(
+        found.percentile > 0, found.percentile, found.maximum
+    )  # sparser than 100 - p is not silent
+    one_for_all: FloatArray = value.max(keepdims=True)
+    return one_for_all if population.role == "readout" else value
+
+
+def _rescaled(population: Population, scale: FloatArray) -> Population:
+    bias = population.bias / scale.reshape(-1, *[1] * (population.bias.ndim - 1))
+    trained = population.saturation
+    if trained is not None:
+        trained = replace(trained, ceiling=trained.ceiling / scale)
+    return replace(population, bias=bias, saturation=trained)
+
+
+def _scaled(j: Projection, network: SpikingNetwork, scales: Mapping[str, FloatArray]) -> Operator:
+    """The operator in units of rates; per-channel scales go along with the populations' own shapes."""
+    lambda_in = _along(scales[j.pre], network.by_name[j.pre].shape, j.operator.in_shape)
+    lambda_out = _along(scales[j.post], network.by_name[j.post].shape, j.operator.out_shape)
+    return scale(j.operator, lambda_in=lambda_in, lambda_out=lambda_out)
+
+
+def _along(per_channel: FloatArray, shape: Shape, read_as: Shape) -> FloatArray:
+    """Scales of a population's channels for an operator that reads it under another shape."""
+    if (per_channel == per_channel[0]).all():
+        return per_channel[:1]
+    if shape[0] == read_as[0]:
+        return per_channel
+    full = np.broadcast_to(per_channel.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    return np.ascontiguousarray(full).reshape(read_as)
+
+
+def _check_alive(network: SpikingNetwork, silent: Mapping[str, int], n_samples: int) -> None:
+    """Refuse a network whose answer no spike can reach: every way to it leads through layers that never fire.
+
+    Raises:
+        InvalidNetworkError: the first layer that never fires is named.
+    """
+    dead = {p.name for p in network.populations if p.role != "input" and silent[p.name] == p.shape[0]}
+    reached = {network.input.name}
+    for p in network.populations:
+        if p.name not in dead and any(j.pre in reached for j in network.incoming[p.name]):
+            reached.add(p.name)
+    if network.output.name in reached:
+        return
+    first = next((p.name for p in network.populations if p.name in dead), network.output.name)
+    raise InvalidNetworkError(
+        f"layer '{first}': every activation is 0 on {n_samples} calibration samples, so it has no scale and would "
+        f"never fire, and the answer hangs on it; check the weights, the input scaling (--scale) and the data"
+    )
 
 
 def _measure(network: SpikingNetwork, images: NDArray[np.float32], recipe: Recipe) -> dict[str, ActivationStatistics]:

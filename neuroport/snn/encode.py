@@ -1,31 +1,67 @@
-"""Input encodings: how an image becomes current or spikes."""
+"""Input encodings: how a sample becomes current or spikes."""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from neuroport.errors import DataError
+from neuroport.snn.network import SpikingNetwork
+
+_TOLERANCE = 1e-6
 
 
-def rate_spikes(images: NDArray[np.floating], n_steps: int) -> NDArray[np.uint8]:
+def encode_spikes(network: SpikingNetwork, samples: NDArray[np.generic], n_steps: int) -> NDArray[np.uint8]:
+    """Spikes [N, T, *shape] of the input population under rate or event encoding.
+
+    samples: values [N, ...] for a rate code; the spikes themselves [N, T, ...] for events, where T must be n_steps.
+
+    Raises:
+        DataError: a value that no rate can express, or events of another length, shape or value.
+    """
+    if network.encoding == "events":
+        return _checked_events(network, samples, n_steps)
+    values = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float64))
+    if network.n_signs == 1 and network.input_scale == 1:
+        check_rate_range(samples)
+    return rate_spikes(input_values(network, values, clip=True).numpy(), n_steps)
+
+
+def input_values(network: SpikingNetwork, images: torch.Tensor, *, clip: bool) -> torch.Tensor:
+    """What the input population stands for, [N, *shape]: the analog values, or rates of its channels.
+
+    A rate is |x| / input_scale, positive values in the first half of the channels and negative ones in the second
+    where there are two signs; with `clip` it ends at 1, one spike per step.
+    """
+    shape = network.input.shape
+    if network.encoding == "current":
+        return images.reshape(len(images), *shape)
+    if network.n_signs > 1:
+        images = images.reshape(len(images), shape[0] // network.n_signs, *shape[1:])
+        images = torch.cat([images.clamp_min(0), (-images).clamp_min(0)], 1)
+    values = images.reshape(len(images), *shape) / network.input_scale
+    return values.clamp(0, 1) if clip else values
+
+
+def rate_spikes(rates: NDArray[np.floating], n_steps: int) -> NDArray[np.uint8]:
     """Spikes [N, T, *shape] of a deterministic encoder: neuron i fires round(T * x_i) times, evenly spread.
 
-    images: [N, *shape] in [0, 1]. Spike number k comes at the first step t with t * x + 1/2 >= k: the spike times of
+    rates: [N, *shape] in [0, 1]. Spike number k comes at the first step t with t * x + 1/2 >= k: the spike times of
     an integrate-and-fire neuron with constant input x, threshold 1, reset by subtraction and v_init = 1/2, computed
     in closed form in float64, so that every backend gets the same bits.
 
     Raises:
         DataError: a value outside [0, 1].
     """
-    check_rate_range(images)
-    x = images.astype(np.float64)[:, None]
-    steps = np.arange(n_steps + 1, dtype=np.float64).reshape(1, -1, *[1] * (images.ndim - 1))
+    check_rate_range(rates)
+    x = rates.astype(np.float64)[:, None]
+    steps = np.arange(n_steps + 1, dtype=np.float64).reshape(1, -1, *[1] * (rates.ndim - 1))
     count = np.floor(x * steps + 0.5)
     return np.diff(count, axis=1).astype(np.uint8)
 
 
-def check_rate_range(images: NDArray[np.floating]) -> None:
+def check_rate_range(images: NDArray[np.generic]) -> None:
     """Refuse what a firing rate cannot express.
 
     Raises:
@@ -36,3 +72,25 @@ def check_rate_range(images: NDArray[np.floating]) -> None:
             f"rate coding needs inputs between 0 and 1 (a rate in spikes per step), found {images.min():.4g} to "
             f"{images.max():.4g}; use --scale, or a recipe with constant current input, which takes any number"
         )
+
+
+def rate_options(images: NDArray[np.float32]) -> tuple[int, float]:
+    """(n_signs, input_scale) with which a rate code can express the calibration images.
+
+    Values between 0 and 1 are rates as they are. Negative ones need a second set of channels (on and off); a
+    magnitude above 1 needs a scale: the largest magnitude then is one spike per step.
+    """
+    largest = float(np.abs(images).max(initial=0.0))
+    return (2 if images.size and images.min() < 0 else 1), (largest if largest > 1 + _TOLERANCE else 1.0)
+
+
+def _checked_events(network: SpikingNetwork, samples: NDArray[np.generic], n_steps: int) -> NDArray[np.uint8]:
+    shape = network.input.shape
+    if samples.ndim < 2 or samples.shape[1] != n_steps or samples[0, 0].size != int(np.prod(shape)):
+        raise DataError(
+            f"event data have shape {list(samples.shape)}, {n_steps} steps of {list(shape)} are read; give spikes as "
+            f"[N, T, {', '.join(map(str, shape))}], and --steps {samples.shape[1] if samples.ndim > 1 else 'T'}"
+        )
+    if samples.size and not np.isin(np.unique(samples), (0, 1)).all():
+        raise DataError(f"event data hold values up to {samples.max()}; a spike is 1, no spike is 0; bin them again")
+    return samples.reshape(len(samples), n_steps, *shape).astype(np.uint8)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from neuroport.ann.graph import FloatArray
+from neuroport.ann.graph import FloatArray, Node
 from neuroport.errors import InvalidNetworkError
-from neuroport.snn.operators import Operator, Shape
+from neuroport.snn.operators import Operator, Shape, Window
 
 Reset = Literal["zero", "subtract"]
-Encoding = Literal["current", "rate"]
+Encoding = Literal["current", "rate", "events"]
 Role = Literal["input", "hidden", "readout"]
 
 
@@ -33,19 +33,40 @@ class Neuron:
     fires: bool = True
 
 
+@dataclass(frozen=True)
+class Gate:
+    """Max-pool gate: passes the spikes of that input of its window whose estimated rate is highest (see snn/gate.py).
+
+    Source: Rueckauer et al. 2016, section 3.6.
+    """
+
+    fires: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Saturation:
+    """The trained activation ends at `ceiling` ([C] or [1], in activation units), in `levels` equal steps if given."""
+
+    ceiling: FloatArray
+    levels: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Neurons of one layer. shape: [C, H, W] or [N]; bias: the same shape, in v_th per step.
+    """Neurons of one layer. shape: [C, H, W], [C, L] or [N]; bias: the same shape, in v_th per step.
 
     `clamp_until`: the population holds v_init and emits nothing before this step (Mueller et al. 2021, IV-A).
+    `is_helper`: made by the conversion (half of a linear relay, part of a max-pool), not a layer of the ANN.
     """
 
     name: str
     shape: Shape
     bias: FloatArray
-    neuron: Neuron
+    neuron: Neuron | Gate
     role: Role = "hidden"
     clamp_until: int = 0
+    saturation: Saturation | None = None
+    is_helper: bool = False
 
     @property
     def n_neurons(self) -> int:
@@ -63,11 +84,26 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class SpikingNetwork:
-    """Populations in topological order, the first being the input, and their projections.
+class Head:
+    """One output: the readout population, and what the host does with its numbers.
 
-    `encoding` says what the input population hands on: its analog values at every step (current), or spikes of a
-    deterministic rate encoder (rate).
+    shape: the numbers' shape; tail: operators behind it (softmax, reshape), in order; is_sampled: the potentials are
+    read by a spiking softmax (snn/readout.py), not at the end.
+    """
+
+    population: str
+    shape: Shape = ()
+    tail: tuple[Node, ...] = ()
+    is_sampled: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SpikingNetwork:
+    """Populations in topological order, the first being the input, their projections, and the outputs.
+
+    `encoding` says what the input population hands on: its analog values at every step (current), spikes of a
+    deterministic rate encoder (rate), or the recorded spikes of the sample (events). With `n_signs` 2 the encoder has
+    one channel for positive and one for negative values (on, off), at rate |x| / input_scale.
 
     Raises:
         InvalidNetworkError: a projection runs backwards, joins shapes that differ, or a population has no input.
@@ -76,6 +112,9 @@ class SpikingNetwork:
     populations: tuple[Population, ...]
     projections: tuple[Projection, ...]
     encoding: Encoding = "current"
+    heads: tuple[Head, ...] = ()
+    n_signs: int = 1
+    input_scale: float = 1.0
 
     def __post_init__(self) -> None:
         """Check order and shapes."""
@@ -95,8 +134,14 @@ class SpikingNetwork:
         if not any(p.role == "readout" for p in self.populations):
             raise InvalidNetworkError("no population is the readout")
         for population in self.populations:
-            if population.role != "input" and not self.incoming[population.name]:
+            incoming = self.incoming[population.name]
+            if population.role != "input" and not incoming:
                 raise InvalidNetworkError(f"population '{population.name}' receives nothing")
+            if isinstance(population.neuron, Gate) and [type(j.operator) for j in incoming] != [Window]:
+                raise InvalidNetworkError(f"gate '{population.name}' must read the windows of one population")
+        for head in self.outputs:
+            if head.population not in order or self.by_name[head.population].role != "readout":
+                raise InvalidNetworkError(f"output '{head.population}' is not a readout population")
 
     @cached_property
     def by_name(self) -> Mapping[str, Population]:
@@ -106,7 +151,10 @@ class SpikingNetwork:
     @cached_property
     def incoming(self) -> Mapping[str, tuple[Projection, ...]]:
         """Projections into each population."""
-        return {p.name: tuple(j for j in self.projections if j.post == p.name) for p in self.populations}
+        found: dict[str, list[Projection]] = {p.name: [] for p in self.populations}
+        for j in self.projections:
+            found[j.post].append(j)
+        return {name: tuple(projections) for name, projections in found.items()}
 
     @property
     def input(self) -> Population:
@@ -114,6 +162,11 @@ class SpikingNetwork:
         return next(p for p in self.populations if p.role == "input")
 
     @property
+    def outputs(self) -> tuple[Head, ...]:
+        """The outputs, the class scores first; where none is named, the last readout population."""
+        return self.heads or tuple(Head(p.name) for p in self.populations if p.role == "readout")[-1:]
+
+    @property
     def output(self) -> Population:
-        """The population the answer is read from."""
-        return next(p for p in reversed(self.populations) if p.role == "readout")
+        """The population the class scores are read from."""
+        return self.by_name[self.outputs[0].population]

@@ -1,37 +1,63 @@
 """Linear operators of projections: what arrives at the post-synaptic population for given pre-synaptic values.
 
-Shapes are one sample's: [C, H, W] or [N]. Relabelling in C order (flatten) is free, so a dense operator takes a
-population of any shape. Weights are float64 here; the chip's integers live in neuroport.chip.network.
+Shapes are one sample's: [C, H, W], [C, L] or [N]. Relabelling in C order (flatten) is free, so an operator reads a
+population of any shape with as many neurons. Weights are float64 here; the chip's integers live in neuroport.chip.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from neuroport.ann.graph import AvgPool2d, FloatArray, Pair
-from neuroport.ann.interpret import avg_pool
-from neuroport.errors import ConversionError
+from neuroport.ann.graph import FloatArray, MaxPool2d, Pair
+from neuroport.ann.interpret import gather
 
 Shape = tuple[int, ...]
-_MAX_DENSE_ELEMENTS = 1 << 27
+Image = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """Where a convolution's kernel goes: shapes [C, H, W] of both sides, and (vertical, horizontal) steps."""
+    """Where a kernel goes: shapes [C, H, W] of both sides, and (vertical, horizontal) steps.
 
-    in_shape: tuple[int, int, int]
-    out_shape: tuple[int, int, int]
+    padding: zeros above and left of the image, negative where it is cut; `out_shape` says how far the kernel goes, so
+    the zeros below and right follow from it. Of a transposed convolution: rows and columns cut from its result.
+    """
+
+    in_shape: Image
+    out_shape: Image
     kernel: Pair
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
+
+    @property
+    def span(self) -> Pair:
+        """Rows and columns the dilated kernel covers."""
+        return (self.dilation[0] * (self.kernel[0] - 1) + 1, self.dilation[1] * (self.kernel[1] - 1) + 1)
+
+    @property
+    def far_padding(self) -> Pair:
+        """Zeros a convolution reads below and right of the image, negative where it is cut."""
+        far = [
+            (o - 1) * s + span - n - p
+            for o, s, span, n, p in zip(
+                self.out_shape[1:], self.stride, self.span, self.in_shape[1:], self.padding, strict=True
+            )
+        ]
+        return (far[0], far[1])
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each channel goes to one channel of its own."""
+        return self.groups == self.in_shape[0] == self.out_shape[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +87,87 @@ class Conv2d:
         return self.geometry.out_shape
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Average pool; becomes a convolution or folds into the operator behind it before it reaches a chip."""
+@dataclass(frozen=True, eq=False)
+class ConvTranspose2d:
+    """Each input pixel adds a kernel: y[s m + d j - p] += weight[j] x[m]. weight: [C_in, C_out / groups, kH, kW]."""
 
-    op: AvgPool2d
+    weight: FloatArray
+    geometry: ConvGeometry
+
+    @property
+    def in_shape(self) -> Shape:
+        """[C_in, H, W]."""
+        return self.geometry.in_shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """[C_out, H', W']."""
+        return self.geometry.out_shape
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """y = matrix @ x.ravel(). matrix: [n_out, n_in], compressed rows."""
+
+    matrix: csr_array
     in_shape: Shape
     out_shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """y = gain * x, number by number. gain: as many axes as the shape, broadcasts against it."""
+
+    gain: FloatArray
+    in_shape: Shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """The same shape."""
+        return self.in_shape
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """y.ravel()[k] = x.ravel()[index[k]], 0 at -1. index: [n_out]."""
+
+    index: NDArray[np.int64]
+    in_shape: Shape
+    out_shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Resample:
+    """y[c] = rows @ x[c] @ cols^T. rows: [H', H]; cols: [W', W]."""
+
+    rows: FloatArray
+    cols: FloatArray
+    in_shape: Shape
+
+    @property
+    def out_shape(self) -> Shape:
+        """[C, H', W']."""
+        return (self.in_shape[0], len(self.rows), len(self.cols))
+
+
+@dataclass(frozen=True)
+class Window:
+    """Maximum over windows: the one operator that is not linear; only a gate population has it."""
+
+    op: MaxPool2d
+    in_shape: Shape
+    out_shape: Shape
+
+
+Synapse = Dense | Conv2d | ConvTranspose2d | Sparse
+Part = Synapse | Scale | Gather | Resample | Window
 
 
 @dataclass(frozen=True)
 class Chain:
     """Operators one after another, first to last."""
 
-    parts: tuple[Dense | Conv2d | Pool, ...]
+    parts: tuple[Part, ...]
 
     @property
     def in_shape(self) -> Shape:
@@ -87,8 +180,7 @@ class Chain:
         return self.parts[-1].out_shape
 
 
-Synapse = Dense | Conv2d
-Operator = Dense | Conv2d | Pool | Chain
+Operator = Part | Chain
 
 
 def apply(op: Operator, x: torch.Tensor) -> torch.Tensor:
@@ -98,9 +190,19 @@ def apply(op: Operator, x: torch.Tensor) -> torch.Tensor:
         case Dense(weight):
             y = F.linear(x.flatten(1), torch.as_tensor(weight, dtype=x.dtype))
         case Conv2d(weight, g):
-            y = F.conv2d(x, torch.as_tensor(weight, dtype=x.dtype), None, g.stride, g.padding, g.dilation, g.groups)
-        case Pool(pool):
-            y = avg_pool(pool, x)
+            y = _conv(torch.as_tensor(weight, dtype=x.dtype), g, x)
+        case ConvTranspose2d(weight, g):
+            y = _conv_transpose(torch.as_tensor(weight, dtype=x.dtype), g, x)
+        case Sparse(matrix):
+            y = _as_torch(matrix, x.dtype).matmul(x.flatten(1).T).T
+        case Scale(gain):
+            y = x * torch.as_tensor(gain, dtype=x.dtype)
+        case Gather(index):
+            y = gather(index, x)
+        case Resample(rows, cols):
+            y = torch.as_tensor(rows, dtype=x.dtype) @ x @ torch.as_tensor(cols, dtype=x.dtype).T
+        case Window(pool):
+            y = F.max_pool2d(x, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
         case Chain(parts):
             y = x
             for part in parts:
@@ -108,141 +210,41 @@ def apply(op: Operator, x: torch.Tensor) -> torch.Tensor:
     return y.reshape(len(x), *op.out_shape)
 
 
-def merge(op: Operator) -> Synapse:
-    """One dense or convolution operator with the same function, as a chip's synapses need it.
-
-    A pool alone is a depthwise convolution; pool then convolution is one larger strided convolution where no border
-    is cut differently; whatever is left becomes a dense matrix.
-
-    Raises:
-        ConversionError: the dense matrix would be larger than 2^27 entries.
-    """
-    if isinstance(op, Dense | Conv2d):
-        return op
-    parts = list(op.parts) if isinstance(op, Chain) else [op]
-    merged: list[Dense | Conv2d | Pool] = [_pool_as_conv(p) or p if isinstance(p, Pool) else p for p in parts]
-    while len(merged) > 1:
-        first, second = merged[-2], merged[-1]
-        merged[-2:] = [_conv_behind_pool(first, second) or _dense_of(Chain((first, second)))]
-    last = merged[0]
-    return last if isinstance(last, Dense | Conv2d) else _dense_of(last)
+def _conv(weight: torch.Tensor, g: ConvGeometry, x: torch.Tensor) -> torch.Tensor:
+    if g.far_padding == g.padding and min(g.padding) >= 0:
+        return F.conv2d(x, weight, None, g.stride, g.padding, g.dilation, g.groups)
+    padded = F.pad(x, (g.padding[1], g.far_padding[1], g.padding[0], g.far_padding[0]))
+    return F.conv2d(padded, weight, None, g.stride, 0, g.dilation, g.groups)
 
 
-def _pool_as_conv(pool: Pool) -> Conv2d | None:
-    """The pool as a depthwise convolution, None where its divisor changes at the border."""
-    op = pool.op
-    padded = op.padding != (0, 0)
-    regular = _out_size(pool.in_shape[1:], op.kernel, op.stride, op.padding) == pool.out_shape[1:]
-    if not regular or (padded and not op.count_include_pad and op.divisor is None):
-        return None
-    n = pool.in_shape[0]
-    weight = np.full((n, 1, *op.kernel), 1.0 / (op.divisor or math.prod(op.kernel)))
-    return Conv2d(weight, _geometry(pool.in_shape, pool.out_shape, op.kernel, op.stride, op.padding, groups=n))
+def _conv_transpose(weight: torch.Tensor, g: ConvGeometry, x: torch.Tensor) -> torch.Tensor:
+    y = F.conv_transpose2d(x, weight, None, g.stride, 0, 0, g.groups, g.dilation)
+    far = [p + n - size for p, n, size in zip(g.padding, g.out_shape[1:], y.shape[2:], strict=True)]
+    return F.pad(y, (-g.padding[1], far[1], -g.padding[0], far[0]))
 
 
-def _conv_behind_pool(first: Operator, second: Operator) -> Conv2d | None:
-    """Depthwise convolution (a pool) then convolution as one, None where the borders do not allow it."""
-    if not (isinstance(first, Conv2d) and isinstance(second, Conv2d)):
-        return None
-    a, b = first.geometry, second.geometry
-    depthwise = a.groups == a.in_shape[0] == a.out_shape[0] and first.weight.shape[1] == 1
-    if a.out_shape != b.in_shape:
-        return None  # read under another shape: channels and pixels mix
-    if not depthwise or a.dilation != (1, 1) or b.dilation != (1, 1):
-        return None
-    if b.padding != (0, 0) and (a.kernel != a.stride or a.padding != (0, 0) or not _covers(a)):
-        return None  # a padded zero of the second stands for a window of zeros of the first only if windows tile
-    kernel = tuple((kb - 1) * sa + ka for ka, sa, kb in zip(a.kernel, a.stride, b.kernel, strict=True))
-    weight = np.zeros((*second.weight.shape[:2], *kernel))
-    per_group = second.weight.shape[1]
-    n_out_group = len(second.weight) // b.groups
-    for o in range(len(second.weight)):
-        channels = slice((o // n_out_group) * per_group, (o // n_out_group + 1) * per_group)
-        small = first.weight[channels, 0]
-        for i in range(b.kernel[0]):
-            for j in range(b.kernel[1]):
-                y, x = i * a.stride[0], j * a.stride[1]
-                tap = second.weight[o, :, i, j][:, None, None] * small
-                weight[o, :, y : y + a.kernel[0], x : x + a.kernel[1]] += tap
-    stride = (a.stride[0] * b.stride[0], a.stride[1] * b.stride[1])
-    padding = (a.padding[0] + b.padding[0] * a.stride[0], a.padding[1] + b.padding[1] * a.stride[1])
-    out = _out_size(a.in_shape[1:], (kernel[0], kernel[1]), stride, padding)
-    if out != b.out_shape[1:]:
-        return None
-    geometry = _geometry(a.in_shape, b.out_shape, (kernel[0], kernel[1]), stride, padding, groups=b.groups)
-    return Conv2d(weight, geometry)
-
-
-def _covers(g: ConvGeometry) -> bool:
-    return all(o * s == n for o, s, n in zip(g.out_shape[1:], g.stride, g.in_shape[1:], strict=True))
-
-
-def _dense_of(op: Operator) -> Dense:
-    """The matrix of a linear operator: column i is its answer to unit vector i."""
-    n_in, n_out = math.prod(op.in_shape), math.prod(op.out_shape)
-    if n_in * n_out > _MAX_DENSE_ELEMENTS:
-        raise ConversionError(
-            f"linear layers without a ReLU between them, {list(op.in_shape)} to {list(op.out_shape)}, would become a "
-            f"dense matrix of {n_in * n_out:,} weights; {_MAX_DENSE_ELEMENTS:,} are allowed; put a ReLU between them"
-        )
-    first, last = op.parts if isinstance(op, Chain) and len(op.parts) == 2 else (op, op)
-    if first is not last and isinstance(last, Dense):
-        probe = torch.zeros(1, *first.in_shape, dtype=torch.float64, requires_grad=True)
-        image = apply(first, probe).reshape(-1)
-        rows = torch.as_tensor(last.weight, dtype=torch.float64)
-        (weight,) = torch.autograd.grad(image, probe, rows, is_grads_batched=True)
-        return Dense(weight.reshape(n_out, n_in).numpy().copy(), op.in_shape, op.out_shape)
-    columns = [
-        apply(op, torch.eye(n_in, dtype=torch.float64)[start : start + 1024]).reshape(-1, n_out)
-        for start in range(0, n_in, 1024)
-    ]
-    return Dense(torch.cat(columns).numpy().T.copy(), op.in_shape, op.out_shape)
-
-
-def scale(op: Synapse, *, lambda_in: FloatArray, lambda_out: FloatArray) -> Synapse:
-    """The operator between normalized populations: weight * lambda_in / lambda_out, channel by channel.
-
-    lambda_in, lambda_out: [C] of the pre- and post-synaptic population ([N] where it is flat). A convolution that
-    reads the population under another shape, whose channels mix scales, becomes dense.
-    Source: Rueckauer et al. 2016, section 3.2.1; Mueller et al. 2021, eq. 2.
-    """
-    if isinstance(op, Dense):
-        n_out, n_in = op.weight.shape
-        columns = np.repeat(lambda_in, n_in // len(lambda_in))
-        rows = np.repeat(lambda_out, n_out // len(lambda_out))
-        return replace(op, weight=op.weight * columns[None, :] / rows[:, None])
-    n_in = math.prod(op.in_shape)
-    per_neuron = np.repeat(lambda_in, n_in // len(lambda_in)).reshape(op.in_shape[0], -1)
-    if (per_neuron != per_neuron[:, :1]).any():
-        return scale(_dense_of(op), lambda_in=lambda_in, lambda_out=lambda_out)
-    lambda_in = per_neuron[:, 0]
-    per_group = op.weight.shape[1]
-    n_out_group = len(op.weight) // op.geometry.groups
-    group = np.arange(len(op.weight)) // n_out_group
-    columns = lambda_in[group[:, None] * per_group + np.arange(per_group)[None, :]]
-    return replace(op, weight=op.weight * (columns / lambda_out[:, None])[:, :, None, None])
+def _as_torch(matrix: csr_array, dtype: torch.dtype) -> torch.Tensor:
+    rows, columns = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
+    return torch.sparse_csr_tensor(rows, columns, torch.as_tensor(matrix.data, dtype=dtype), matrix.shape)
 
 
 def conv_geometry(
     in_shape: Shape, weight_shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> ConvGeometry:
-    """Geometry of a convolution from its input shape and weight [C_out, C_in / groups, kH, kW]."""
+    """Geometry of a convolution, padded alike on all sides, from its weight's shape [C_out, C_in / groups, kH, kW]."""
     kernel = (weight_shape[2], weight_shape[3])
-    span = (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1)
-    out = _out_size(in_shape[1:], span, stride, padding)
-    shape_in = (in_shape[0], in_shape[1], in_shape[2])
-    return ConvGeometry(shape_in, (weight_shape[0], out[0], out[1]), kernel, stride, padding, dilation, groups)
+    sizes = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, p, d, k, s in zip(in_shape[1:], padding, dilation, kernel, stride, strict=True)
+    ]
+    out = (weight_shape[0], sizes[0], sizes[1])
+    return ConvGeometry(as_image(in_shape), out, kernel, stride, padding, dilation, groups)
 
 
-def _geometry(
-    in_shape: Shape, out_shape: Shape, kernel: Pair, stride: Pair, padding: Pair, *, groups: int
-) -> ConvGeometry:
-    i, o = in_shape, out_shape
-    return ConvGeometry((i[0], i[1], i[2]), (o[0], o[1], o[2]), kernel, stride, padding, (1, 1), groups)
-
-
-def _out_size(size: Shape, span: Pair, stride: Pair, padding: Pair) -> Pair:
-    return (
-        (size[0] + 2 * padding[0] - span[0]) // stride[0] + 1,
-        (size[1] + 2 * padding[1] - span[1]) // stride[1] + 1,
-    )
+def as_image(shape: Shape) -> Image:
+    """The shape as [C, H, W]: [C, L] as [C, 1, L], [N] as [N, 1, 1], further axes joined with the last."""
+    if len(shape) == 1:
+        return (shape[0], 1, 1)
+    if len(shape) == 2:
+        return (shape[0], 1, shape[1])
+    return (shape[0], shape[1], math.prod(shape[2:]))
