@@ -78,6 +78,15 @@ def _reporting() -> Iterator[None]:
         signal.signal(signal.SIGINT, before[1])
 
 
+def _numbers(text: str, flag: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"{flag} '{text}' is not a list of numbers; give one, or one per channel: 0.5,0.5,0.5"
+        ) from error
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -87,7 +96,9 @@ def _say(text: str) -> None:
 def deploy(
     model: Annotated[
         str | None,
-        typer.Argument(help="A .pt2 file, or package.module:callable; the embedded digits network if left out."),
+        typer.Argument(
+            help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."
+        ),
     ] = None,
     target: Annotated[str, typer.Option(help="Chip or simulator: a name of `neuroport targets`, or a YAML file.")] = (
         "loihi-sim"
@@ -97,6 +108,10 @@ def deploy(
         Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
     ] = None,
     scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
+    mean: Annotated[
+        str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
     weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Conversion recipe: a name, or a YAML file.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)] = None,
@@ -118,6 +133,8 @@ def deploy(
             weights=weights,
             data=data,
             scale=scale,
+            mean=_numbers(mean, "--mean"),
+            std=_numbers(std, "--std"),
             target=target,
             backend=backend,
             recipe=recipe,

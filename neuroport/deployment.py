@@ -25,14 +25,16 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.quantize import Quantized, quantize
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
-from neuroport.data import Dataset, candidate_shapes, load_npz
+from neuroport.data import Dataset, Part, candidate_shapes, load_npz
 from neuroport.datasheets import data_dir
 from neuroport.errors import DataError, ToolchainError, UsageError
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
+from neuroport.snn.network import SpikingNetwork
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.ladder import Ladder, LayerActivity, Rung
+from neuroport.validation.outputs import Answer, Reading, TestSet
 from neuroport.validation.report import SCHEMA, layer_rows, versions, write_report
 
 _CALIBRATION_SAMPLES = 1000
@@ -65,16 +67,19 @@ class Silent:
 class DeployOptions:
     """What `neuroport deploy` can be told.
 
-    model: `.pt2` file, `package.module:callable`, an nn.Module, or None for the embedded digits example. target,
-    recipe: names or YAML files; recipe None is the target's default. samples: to the backend; eval_samples: test
-    images for accuracy, at least as many as `samples`, None for all. out: bundle directory, None for
-    neuroport-out/<model>-<target>.
+    model: `.pt2` or `.onnx` file, `package.module:callable`, an nn.Module, or None for the embedded digits example.
+    scale, mean, std: what the network sees is (scale * image - mean) / std, mean and std per channel. target, recipe:
+    names or YAML files; recipe None is the target's default. steps: None for the recipe's, or for those of recorded
+    spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as `samples`, None for
+    all. out: bundle directory, None for neuroport-out/<model>-<target>.
     """
 
     model: str | Path | torch.nn.Module | None = None
     weights: Path | None = None
     data: Path | None = None
     scale: float | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
     target: str | Path = "loihi-sim"
     backend: str | None = None
     recipe: str | Path | None = None
@@ -130,23 +135,25 @@ class _Deploy:
         ann, dataset = self._load()
         out = self.options.out or Path("neuroport-out") / f"{ann.name}-{self.target.name}"
         check_place(out)
+        self.n_steps = self.options.steps or dataset.n_steps or self.recipe.steps
         wanted = self.options.eval_samples
-        index = dataset.choose("test", wanted and max(wanted, self.options.samples), self.options.seed)
-        images, labels = dataset.images("test", index, ann.input_shape), dataset.y_test[index]
-        _check_labels(labels, ann)
+        tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.samples))
+        _check_labels(tests.labels, ann)
         normalized, quantized = self._convert(ann, dataset)
         with staged_bundle(out) as stage:
-            job = self._job(normalized, quantized, images, stage / "scratch")
+            job = self._job(normalized, quantized, tests, stage / "scratch")
             self.progress.stage(f"preparing backend {self.backend.name}")
             self.backend.check(job)
             backend_versions = self.backend.prepare(self.target, self.progress.stage)
-            ladder = Ladder(labels, lambda name: self.progress.stage(f"rung {name}: {len(images)} samples"))
-            ladder.climb_float(ann, simplify(ann.graph), normalized, images, self.n_steps)
-            activity = ladder.climb_core(normalized.network, quantized.network, images, self.n_steps)
-            report = self._report(ann, quantized, normalized, activity, len(images))
+            ladder = Ladder(tests.labels, lambda name: self.progress.stage(f"rung {name}: {len(tests)} samples"))
+            seed = self.options.seed
+            ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
+            activity = ladder.climb_core(normalized, quantized.network, tests, self.n_steps, seed)
+            report = self._report(ann, quantized, normalized, activity, tests)
             report["versions"].update(backend_versions)
-            failure = self._climb_backend(stage, job, ladder, report)
+            failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
+            report["outputs"] = output_rows(ann, normalized, ladder)
             write_report(stage / "report.json", report)
         if isinstance(failure, ToolchainError):
             raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
@@ -159,29 +166,40 @@ class _Deploy:
                 raise UsageError("--weights needs a MODEL to load them into")
             folder = data_dir("digits")
             ann = load_ann(folder / "digits.pt2")
-            return ann, load_npz(o.data or folder / "digits.npz", scale=o.scale, seed=o.seed)
+            return ann, self._read(o.data or folder / "digits.npz")
         if not isinstance(o.model, torch.nn.Module) and not names_callable(o.model):
             ann = load_ann(o.model, weights=o.weights)
-            return ann, load_npz(_needed(o.data), scale=o.scale, seed=o.seed)
-        dataset = load_npz(_needed(o.data), scale=o.scale, seed=o.seed)
-        raw = dataset.x_train[:_EXAMPLES].astype(np.float32) * np.float32(dataset.scale)
-        examples = [torch.from_numpy(np.ascontiguousarray(x)) for x in candidate_shapes(raw)]
-        return load_ann(o.model, examples=examples, weights=o.weights), dataset
+            return ann, self._read(_needed(o.data))
+        dataset = self._read(_needed(o.data))
+        return load_ann(o.model, examples=_examples(dataset, self.recipe.steps), weights=o.weights), dataset
+
+    def _read(self, path: Path) -> Dataset:
+        o = self.options
+        return load_npz(path, scale=o.scale, mean=o.mean, std=o.std, seed=o.seed)
+
+    def _samples(self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
+        """n samples of a part, all if None."""
+        index = dataset.choose(part, n, self.options.seed)
+        labels = dataset.part(part).labels[index]
+        if not dataset.has_events:
+            inputs = [node.shape for node in ann.graph.inputs]
+            return TestSet(dataset.images(part, index, ann.input_shape, inputs=inputs), labels)
+        spikes = dataset.spikes(part, index, ann.input_shape, self.n_steps)
+        return TestSet(spikes.mean(1, dtype=np.float32), labels, spikes)
 
     def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Quantized]:
         n = self.recipe.calibration_samples or _CALIBRATION_SAMPLES
-        index = dataset.choose("train", n, self.options.seed)
-        calibration = dataset.images("train", index, ann.input_shape)
+        calibration = self._samples(ann, dataset, "train", n).images
         self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
-        normalized = convert(ann.graph, calibration, self.recipe)
+        normalized = convert(ann.graph, calibration, self.recipe, events=dataset.has_events)
         self.progress.stage(f"quantizing for {self.target.name}")
         quantized = quantize(
             normalized.network, self.target, self.n_steps, images=calibration, input_range=normalized.input_range
         )
         return normalized, quantized
 
-    def _job(self, normalized: Normalized, quantized: Quantized, images: NDArray[np.float32], work_dir: Path) -> Job:
-        chosen = images[: self.options.samples]
+    def _job(self, normalized: Normalized, quantized: Quantized, tests: TestSet, work_dir: Path) -> Job:
+        chosen = tests.samples(slice(0, self.options.samples))
         inputs = encode_inputs(normalized.network, quantized.network, chosen, self.n_steps)
 
         def on_progress(n_done: int) -> None:
@@ -190,7 +208,7 @@ class _Deploy:
         return Job(self.target, quantized.network, inputs, work_dir, self.progress.stage, on_progress)
 
     def _climb_backend(
-        self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any]
+        self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any], reading: Reading
     ) -> Comparison | ToolchainError:
         """The last rung: the program is written, run, and compared with the core bit for bit."""
         core = run_core(job.network, job.inputs, record="spikes").trace
@@ -206,7 +224,8 @@ class _Deploy:
             return error
         write_trace(stage / "backend.h5", trace.spikes, trace.potentials)
         comparison = compare(job.network, job.inputs, core, trace)
-        ladder.add("backend", readout_scores(job.network, trace))
+        answer = answer_of(job.network, trace, reading)
+        ladder.add("backend", answer.scores, answer.outputs)
         report["backend"] = {"name": self.backend.name, **comparison.as_json()}
         return comparison
 
@@ -224,7 +243,7 @@ class _Deploy:
         quantized: Quantized,
         normalized: Normalized,
         activity: Mapping[str, LayerActivity],
-        n_images: int,
+        tests: TestSet,
     ) -> dict[str, Any]:
         network = quantized.network
         rows = layer_rows(network, {q.name: q for q in quantized.layers}, activity)
@@ -247,28 +266,62 @@ class _Deploy:
             },
             "layers": rows,
             "silent_channels": silent,
-            "warnings": warnings(rows, n_neuron_steps=self.n_steps * n_images, readout=network.readout),
+            "outputs": [],
+            "warnings": [
+                *input_warnings(normalized.network, tests),
+                *warnings(rows, n_neuron_steps=self.n_steps * len(tests), network=network),
+            ],
             "versions": versions(),
         }
 
 
-def readout_scores(network: IntNetwork, trace: Trace) -> NDArray[np.float64]:
-    """Class scores [S, n_out] of a trace: spike counts, or potentials after the last step."""
-    name = network.output.name
-    if network.readout == "count":
-        spikes = trace.spikes[name]
-        return np.asarray(spikes.sum(1).reshape(len(spikes), -1), np.float64)
-    v = trace.potentials[name]
-    return np.asarray(v[:, -1].reshape(len(v), -1), np.float64)
+def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:
+    """What the outputs of a backend's trace say."""
+    readouts: dict[str, NDArray[np.int64]] = {}
+    for head in network.heads:
+        if head.read == "count":
+            spikes = trace.spikes[head.population]
+            readouts[head.population] = spikes.sum(1, dtype=np.int64).reshape(len(spikes), -1)
+        else:
+            v = trace.potentials[head.population]
+            readouts[head.population] = v[:, -1].reshape(len(v), -1)
+    return reading.integers(network, readouts, trace.potentials, 0)
 
 
-def warnings(rows: Sequence[Mapping[str, Any]], *, n_neuron_steps: int, readout: str) -> list[str]:
+def output_rows(ann: LoadedAnn, normalized: Normalized, ladder: Ladder) -> list[dict[str, Any]]:
+    """One row per output: its shape, the population it is read from, and its relative error on each rung."""
+    rows = []
+    for k, (name, head) in enumerate(zip(ann.graph.outputs, normalized.network.outputs, strict=True)):
+        errors = {rung: found[k] for rung, found in ladder.errors.items()}
+        shape = list(ann.graph.by_name[name].shape)
+        rows.append({"name": name, "shape": shape, "population": head.population, "error": errors})
+    return rows
+
+
+def input_warnings(network: SpikingNetwork, tests: TestSet) -> list[str]:
+    """Inputs that no rate expresses: beyond the largest magnitude of the calibration data."""
+    if network.encoding != "rate" or network.input_scale == 1:
+        return []
+    beyond = float((np.abs(tests.images) > network.input_scale * (1 + _WORTH_SAYING)).mean())
+    if not beyond:
+        return []
+    return [
+        f"{100 * beyond:.3f} % of the test inputs are beyond {network.input_scale:.4g}, the largest magnitude of the "
+        f"calibration data, and were held at one spike per step"
+    ]
+
+
+def warnings(rows: Sequence[Mapping[str, Any]], *, n_neuron_steps: int, network: IntNetwork) -> list[str]:
     """What a user should know although nothing failed, one sentence each.
 
-    rows: of layer_rows, the readout last; n_neuron_steps: samples times steps, per neuron.
+    rows: of layer_rows; n_neuron_steps: samples times steps, per neuron.
     """
     found = []
-    for row in rows[:-1]:
+    accumulators = {head.population for head in network.heads if head.read == "membrane"}
+    outputs = {head.population for head in network.heads}
+    for row in rows:
+        if row["name"] in outputs:
+            continue
         lost = row["overflows"] / (row["neurons"] * n_neuron_steps)
         if row["mean_rate"] == 0:
             found.append(f"layer '{row['name']}' never fired: nothing reaches the layers behind it; use more steps")
@@ -277,14 +330,29 @@ def warnings(rows: Sequence[Mapping[str, Any]], *, n_neuron_steps: int, readout:
                 f"layer '{row['name']}': a current or potential left its register in {100 * lost:.3f} % of all steps; "
                 f"its rates are too low"
             )
-    last = rows[-1]
-    spoiled = last["overflows"] + last["floored"] + (last["mean_rate"] > 0 if readout == "membrane" else 0)
-    if spoiled:
-        found.append(
-            f"readout '{last['name']}': potentials reached the end of their register; scores are wrong for some "
-            f"samples; use fewer steps, or calibrate on data like the test data"
-        )
+    for row in (row for row in rows if row["name"] in outputs):
+        spoiled = row["overflows"] + row["floored"]
+        if row["name"] in accumulators and row["mean_rate"] > 0:
+            spoiled += 1
+        if spoiled:
+            found.append(
+                f"readout '{row['name']}': potentials reached the end of their register; scores are wrong for some "
+                f"samples; use fewer steps, or calibrate on data like the test data"
+            )
     return found
+
+
+def _examples(dataset: Dataset, n_steps: int) -> list[torch.Tensor | tuple[torch.Tensor, ...]]:
+    """Inputs to trace a module with, the likeliest shape first."""
+    index = np.arange(min(_EXAMPLES, len(dataset.train)))
+    if dataset.train.events is not None:
+        spikes = dataset.train.events.take(index, dataset.n_steps or n_steps, ())
+        return [torch.from_numpy(spikes.mean(1, dtype=np.float32))]
+    factor = np.float32(dataset.scaling.factor)
+    raw = [x[index].astype(np.float32) * factor for x in dataset.train.images]
+    if len(raw) > 1:
+        return [tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in raw)]
+    return [torch.from_numpy(np.ascontiguousarray(x)) for x in candidate_shapes(raw[0])]
 
 
 def _needed(data: Path | None) -> Path:

@@ -124,14 +124,14 @@ def test_x_and_y_are_split_by_the_seed_into_a_fifth_and_the_rest(tmp_path: Path)
     x = np.arange(50, dtype=np.float32).reshape(50, 1)
     path = save(tmp_path, x=x, y=np.arange(50) % 10)
     one, same, other = load_npz(path, seed=3), load_npz(path, seed=3), load_npz(path, seed=4)
-    assert (len(one.x_train), len(one.x_test)) == (10, 40)
-    np.testing.assert_array_equal(np.sort(np.concatenate([one.x_train, one.x_test]), axis=0), x)
-    np.testing.assert_array_equal(one.y_train, one.x_train[:, 0].astype(int) % 10)
-    np.testing.assert_array_equal(one.y_test, one.x_test[:, 0].astype(int) % 10)
-    np.testing.assert_array_equal(one.x_train, same.x_train)
-    np.testing.assert_array_equal(one.y_test, same.y_test)
-    assert not np.array_equal(one.x_train, other.x_train)
-    assert not np.array_equal(one.x_train, x[:10]), "files may be sorted by class"
+    assert (len(one.train.images[0]), len(one.test.images[0])) == (10, 40)
+    np.testing.assert_array_equal(np.sort(np.concatenate([one.train.images[0], one.test.images[0]]), axis=0), x)
+    np.testing.assert_array_equal(one.train.labels, one.train.images[0][:, 0].astype(int) % 10)
+    np.testing.assert_array_equal(one.test.labels, one.test.images[0][:, 0].astype(int) % 10)
+    np.testing.assert_array_equal(one.train.images[0], same.train.images[0])
+    np.testing.assert_array_equal(one.test.labels, same.test.labels)
+    assert not np.array_equal(one.train.images[0], other.train.images[0])
+    assert not np.array_equal(one.train.images[0], x[:10]), "files may be sorted by class"
 
 
 def test_samples_are_chosen_by_the_seed_without_repeating(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_labels_come_as_a_row_or_a_column_of_any_integer_type(tmp_path: Path) ->
     for dtype in (np.uint8, np.int32, np.int64):
         for y in (np.array([2, 0, 1, 2], dtype), np.array([[2], [0], [1], [2]], dtype)):
             dataset = load_npz(save(tmp_path, x_train=x, y_train=y, x_test=x, y_test=y))
-            assert dataset.y_train.dtype == np.int64
-            assert dataset.y_test.tolist() == [2, 0, 1, 2]
+            assert dataset.train.labels.dtype == np.int64
+            assert dataset.test.labels.tolist() == [2, 0, 1, 2]
 
 
 X, Y = images(4, 3), np.arange(4)
@@ -166,7 +166,7 @@ GOOD = {"x_train": X, "y_train": Y, "x_test": X, "y_test": Y}
         ({"x_train": X, "y_train": Y, "x_test": X}, "labels are missing: y_test not found"),
         ({"x_train": X, "y_train": Y}, "arrays are missing: x_test, y_test not found"),
         ({"y_train": Y, "y_test": Y}, "arrays are missing: x, y not found among y_test, y_train"),
-        ({"images": X, "labels": Y}, "arrays are missing: x, y not found among no arrays"),
+        ({"images": X, "classes": Y}, "arrays are missing: x, y not found among no arrays"),
         ({**GOOD, "y_test": Y[:3]}, r"y_test has shape \[3\]; one class number for each of 4 images"),
         ({**GOOD, "y_train": np.eye(4, dtype=int)}, r"y_train has shape \[4, 4\]; one class number"),
         ({"x": X, "y": np.arange(5)}, r"y has shape \[5\]; one class number for each of 4"),
@@ -262,3 +262,30 @@ def test_a_scale_that_is_no_positive_number_is_refused(tmp_path: Path, scale: fl
     good = images(4, 3, dtype=np.float32)
     with pytest.raises(DataError, match="--scale must be a number above 0"):
         load_npz(save(tmp_path, **four(good, good)), scale=scale)
+
+
+def test_mean_and_std_follow_the_scale(tmp_path: Path) -> None:
+    x = images(4, 5, 6, 3)
+    dataset = load_npz(save(tmp_path, **four(x, x)), mean=(0.5, 0.4, 0.3), std=(0.2,))
+    found = dataset.images("test", np.arange(4), (3, 5, 6))
+    scaled = x.transpose(0, 3, 1, 2).astype(np.float32) * np.float32(1 / 255)
+    expected = (scaled - np.array([0.5, 0.4, 0.3], np.float32).reshape(3, 1, 1)) / np.float32(0.2)
+    np.testing.assert_array_equal(found, expected)
+    assert found.min() < 0
+    with pytest.raises(DataError, match=r"hold 2 numbers, the model's input .* has 3 channels"):
+        load_npz(save(tmp_path, **four(x, x)), mean=(0.5, 0.4)).images("test", np.arange(4), (3, 5, 6))
+    with pytest.raises(DataError, match="--std above 0"):
+        load_npz(save(tmp_path, **four(x, x)), std=(0.0,))
+
+
+def test_several_inputs_are_joined_in_order(tmp_path: Path) -> None:
+    a, b, y = images(6, 2, 3, dtype=np.float32), images(6, 4, dtype=np.float32), np.arange(6) % 2
+    path = save(tmp_path, x_train_0=a, x_train_1=b, y_train=y, x_test_0=a, x_test_1=b, y_test=y)
+    found = load_npz(path).images("test", np.array([3, 1]), (10,), inputs=[(1, 2, 3), (4,)])
+    np.testing.assert_array_equal(found, np.concatenate([a[[3, 1]].reshape(2, -1), b[[3, 1]]], 1))
+    split = load_npz(save(tmp_path, x_0=a, x_1=b, y=y))
+    assert [len(x) for x in split.train.images] == [1, 1] and len(split.test) == 5
+    with pytest.raises(DataError, match="has 2 arrays of images, the model has 1 inputs"):
+        load_npz(path).images("test", np.arange(2), (2, 3))
+    with pytest.raises(DataError, match=r"hold \[6, 5\] samples; one each"):
+        load_npz(save(tmp_path, x_train_0=a, x_train_1=b[:5], y_train=y, x_test_0=a, x_test_1=b, y_test=y))

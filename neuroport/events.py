@@ -1,0 +1,151 @@
+"""Event data: recorded spikes that go straight into the network, or address events binned by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroport.errors import DataError
+
+Arrays = Mapping[str, NDArray[np.generic]]
+_SPIKE_AXES = 2  # samples, steps
+_TIME_NAMES = ("t", "t_us")
+_ADDRESS = ("x", "y", "p")
+_MAX_SIDE = 4096
+
+
+class EventSource(Protocol):
+    """The recordings of one part of a data set."""
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        ...
+
+    def take(self, index: NDArray[np.int64], n_steps: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Spikes [n, T, ...] of the chosen recordings, 0 or 1, for a network that reads `shape`."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StoredSpikes:
+    """Spikes as they stand in the file: [N, T, ...], 0 or 1."""
+
+    spikes: NDArray[np.generic]
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        return len(self.spikes)
+
+    def take(self, index: NDArray[np.int64], n_steps: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The chosen recordings.
+
+        Raises:
+            DataError: another number of steps is asked for.
+        """
+        if self.spikes.shape[1] != n_steps:
+            raise DataError(
+                f"the recorded spikes have {self.spikes.shape[1]} steps, the run has {n_steps}; use --steps "
+                f"{self.spikes.shape[1]}, or give events (t, x, y, p), which are binned to any number"
+            )
+        return self.spikes[index].astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class AddressEvents:
+    """Events of all recordings one after another: recording i is offsets[i]:offsets[i + 1].
+
+    shape: (polarities, height, width); duration: of the longest recording, in the units of t. A step is the duration
+    divided by the number of steps; several events of a pixel in one step are one spike.
+    """
+
+    t: NDArray[np.int64]
+    x: NDArray[np.int64]
+    y: NDArray[np.int64]
+    p: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    shape: tuple[int, int, int]
+    duration: int
+
+    def __len__(self) -> int:
+        """Number of recordings."""
+        return len(self.offsets) - 1
+
+    def take(self, index: NDArray[np.int64], n_steps: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """The chosen recordings as spikes [n, T, polarity, y, x], each from its own first event on."""
+        is_wider = len(shape) == len(self.shape) and all(n >= m for n, m in zip(shape, self.shape, strict=True))
+        spikes = np.zeros((len(index), n_steps, *(shape if is_wider else self.shape)), np.uint8)
+        for k, i in enumerate(index):
+            chosen = slice(int(self.offsets[i]), int(self.offsets[i + 1]))
+            t = self.t[chosen]
+            if len(t):
+                step = np.minimum((t - t.min()) * n_steps // max(self.duration, 1), n_steps - 1)
+                spikes[k, step, self.p[chosen], self.y[chosen], self.x[chosen]] = 1
+        return spikes
+
+
+def has_events(arrays: Arrays) -> bool:
+    """Whether the arrays of a file hold spikes or events and not images."""
+    names = {name.removesuffix("_train").removesuffix("_test") for name in arrays}
+    return "spikes" in names or ("offsets" in names and not names.isdisjoint((*_TIME_NAMES, "p")))
+
+
+def read_events(arrays: Arrays, suffix: str, path: Path) -> EventSource:
+    """The recordings of one part: `spikes<suffix>` [N, T, ...], or t, x, y, p and offsets.
+
+    Raises:
+        DataError: arrays missing, of different length, or values that are no spikes or no addresses.
+    """
+    if f"spikes{suffix}" in arrays:
+        return _stored(arrays[f"spikes{suffix}"], f"spikes{suffix}", path)
+    time = next((name for name in _TIME_NAMES if f"{name}{suffix}" in arrays), None)
+    wanted = [f"{name}{suffix}" for name in (time or "t", *_ADDRESS, "offsets")]
+    missing = [name for name in wanted if name not in arrays]
+    if missing:
+        raise DataError(
+            f"'{path}': event arrays are missing: {', '.join(missing)} not found among {', '.join(sorted(arrays))}; "
+            f"give t, x, y, p, offsets and labels (each with _train and _test, or without), or spikes [N, T, C, H, W]"
+        )
+    flat = [arrays[name] for name in wanted]
+    if any(a.ndim != 1 or not np.issubdtype(a.dtype, np.integer) for a in flat):
+        raise DataError(f"'{path}': {', '.join(wanted)} must be lists of whole numbers, one for each event")
+    t, x, y, p, offsets = (a.astype(np.int64) for a in flat)
+    if len({len(a) for a in (t, x, y, p)}) > 1:
+        raise DataError(f"'{path}': {', '.join(wanted[:4])} have {[len(a) for a in (t, x, y, p)]} events; one each")
+    if not len(offsets) > 1 or offsets[0] != 0 or offsets[-1] != len(t) or (np.diff(offsets) < 0).any():
+        raise DataError(
+            f"'{path}': {wanted[4]} must rise from 0 to {len(t)}, the number of events; recording i is "
+            f"offsets[i]:offsets[i + 1]"
+        )
+    if len(t) and (min(a.min() for a in (x, y, p)) < 0 or max(x.max(), y.max()) >= _MAX_SIDE or p.max() > 1):
+        raise DataError(f"'{path}': addresses must be 0 to {_MAX_SIDE - 1}, polarities 0 or 1")
+    spans = [int(t[a:b].max() - t[a:b].min()) + 1 for a, b in pairwise(offsets) if b > a]
+    shape = (int(p.max(initial=0)) + 1, int(y.max(initial=0)) + 1, int(x.max(initial=0)) + 1)
+    return AddressEvents(t, x, y, p, offsets, shape, max(spans, default=1))
+
+
+def unified(train: EventSource, test: EventSource) -> tuple[EventSource, EventSource]:
+    """Both parts with one shape and one step width, those that hold either."""
+    if not (isinstance(train, AddressEvents) and isinstance(test, AddressEvents)):
+        return train, test
+    sides = np.maximum(train.shape, test.shape)
+    shape = (int(sides[0]), int(sides[1]), int(sides[2]))
+    duration = max(train.duration, test.duration)
+    a, b = (AddressEvents(e.t, e.x, e.y, e.p, e.offsets, shape, duration) for e in (train, test))
+    return a, b
+
+
+def _stored(spikes: NDArray[np.generic], name: str, path: Path) -> StoredSpikes:
+    if spikes.ndim <= _SPIKE_AXES:
+        raise DataError(f"'{path}': {name} has shape {list(spikes.shape)}; spikes are read as [N, T, C, H, W]")
+    is_number = spikes.dtype == np.bool_ or np.issubdtype(spikes.dtype, np.number)
+    if not is_number or (spikes.size and not (spikes.min() >= 0 and spikes.max() <= 1)):
+        raise DataError(f"'{path}': {name} must hold 0 and 1; several events of a pixel in one step are one spike")
+    if not np.array_equal(spikes, spikes.astype(np.uint8)):
+        raise DataError(f"'{path}': {name} holds fractions; a spike is 1, no spike is 0")
+    return StoredSpikes(spikes.astype(np.uint8))

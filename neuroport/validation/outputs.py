@@ -1,0 +1,115 @@
+"""What the outputs of a network say, on every rung in the ANN's own units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuroport.chip.network import IntNetwork
+from neuroport.normalize.scales import Normalized
+from neuroport.snn.heads import read_out
+from neuroport.snn.network import Head
+from neuroport.snn.readout import softmax_counts
+from neuroport.snn.simulate import FloatRun
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TestSet:
+    """Samples and what is known of them.
+
+    images: [N, ...] float32, of event data their mean over the steps; spikes: [N, T, ...] uint8 of event data, else
+    None; labels: [N].
+    """
+
+    __test__ = False  # no test of pytest's
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    spikes: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.images)
+
+    def samples(self, chosen: slice) -> NDArray[np.generic]:
+        """What the spiking network is shown: spikes where there are any, else the images."""
+        return self.images[chosen] if self.spikes is None else self.spikes[chosen]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One batch's answer: class scores [N, n_out] of the first output, and each output [N, ...] in the ANN's units."""
+
+    scores: Scores
+    outputs: tuple[Scores, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the outputs of a spiking network are read. seed: of the spiking softmax; n_steps: per sample."""
+
+    normalized: Normalized
+    n_steps: int
+    seed: int = 0
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The outputs, the class scores first."""
+        return self.normalized.network.outputs
+
+    def rates(self, values: Mapping[str, torch.Tensor]) -> Answer:
+        """Of the network in rates: values by population."""
+        found = {h.population: values[h.population].double().numpy() for h in self.heads}
+        return self._answer({name: v.reshape(len(v), -1) for name, v in found.items()}, {}, 0)
+
+    def float_run(self, run: FloatRun, first_sample: int) -> Answer:
+        """Of the float simulation of a batch that begins at a sample of the test set."""
+        return self._answer({n: v / self.n_steps for n, v in run.readouts.items()}, run.potentials, first_sample)
+
+    def integers(
+        self,
+        network: IntNetwork,
+        readouts: Mapping[str, NDArray[np.integer]],
+        potentials: Mapping[str, NDArray[np.integer]],
+        first_sample: int,
+    ) -> Answer:
+        """Of the integer network.
+
+        readouts: [N, n_out] by population, spike counts or potentials after the last step; potentials: [N, T, ...] of
+        those a spiking softmax reads.
+        """
+        values: dict[str, Scores] = {}
+        over_time: dict[str, Scores] = {}
+        for head in network.heads:
+            unit = network.by_name[head.population].unit if head.read == "membrane" else 1
+            values[head.population] = readouts[head.population] / (unit * self.n_steps)
+        for head in self.heads:
+            if head.is_sampled:
+                v = potentials[head.population]
+                over_time[head.population] = v.reshape(*v.shape[:2], -1) / network.by_name[head.population].unit
+        return self._answer(values, over_time, first_sample)
+
+    def _answer(self, rates: Mapping[str, Scores], potentials: Mapping[str, Scores], first: int) -> Answer:
+        outputs = []
+        scores: Scores | None = None
+        for head in self.heads:
+            value = rates[head.population] * self._scale(head)
+            if scores is None:
+                scores = value
+                if head.is_sampled and head.population in potentials:
+                    counts = softmax_counts(potentials[head.population], self.seed, first_sample=first)
+                    scores = counts.astype(np.float64)
+            outputs.append(read_out(head, torch.from_numpy(value)).numpy())
+        return Answer(np.zeros((0, 0)) if scores is None else scores, tuple(outputs))
+
+    def _scale(self, head: Head) -> Scores:
+        """Activation per unit of rate of every neuron, [n_out]."""
+        population = self.normalized.network.by_name[head.population]
+        scale = self.normalized.scales[head.population].reshape(-1, *[1] * (len(population.shape) - 1))
+        return np.broadcast_to(scale, population.shape).reshape(-1)
