@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from neuroport.errors import DataError
 from neuroport.snn.network import SpikingNetwork
 
-_TOLERANCE = 1e-6
-
 
 def encode_spikes(network: SpikingNetwork, samples: NDArray[np.generic], n_steps: int) -> NDArray[np.uint8]:
     """Spikes [N, T, *shape] of the input population under rate or event encoding.
@@ -81,7 +79,7 @@ def rate_options(images: NDArray[np.float32]) -> tuple[int, float]:
     magnitude above 1 needs a scale: the largest magnitude then is one spike per step.
     """
     largest = float(np.abs(images).max(initial=0.0))
-    return (2 if images.size and images.min() < 0 else 1), (largest if largest > 1 + _TOLERANCE else 1.0)
+    return (2 if images.size and images.min() < 0 else 1), (largest if largest > 1 else 1.0)
 
 
 def _checked_events(network: SpikingNetwork, samples: NDArray[np.generic], n_steps: int) -> NDArray[np.uint8]:

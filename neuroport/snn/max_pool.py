@@ -14,7 +14,7 @@ from neuroport.ann.graph import Add, AnnGraph, AvgPool2d, Concat, Gather, MaxPoo
 
 def expand_max_pools(graph: AnnGraph) -> tuple[AnnGraph, frozenset[str]]:
     """The same function without max-pool, and the names of the rectifiers that stand for it."""
-    writer = _Writer()
+    writer = _Writer(frozenset(graph.by_name))
     for node in graph:
         if isinstance(node.op, MaxPool2d):
             writer.expand(node, node.op)
@@ -26,7 +26,8 @@ def expand_max_pools(graph: AnnGraph) -> tuple[AnnGraph, frozenset[str]]:
 class _Writer:
     """A growing graph; names of new nodes begin with the pool's."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: frozenset[str]) -> None:
+        self.taken = taken
         self.nodes: dict[str, Node] = {}
         self.helpers: list[str] = []
         self.maxima: set[str] = set()  # of numbers that are not below 0
@@ -89,7 +90,9 @@ class _Writer:
         return larger
 
     def _add(self, pool: Node, op: Op, inputs: tuple[str, ...], shape: Sequence[int]) -> Node:
-        name = f"{pool.name}.{len(self.nodes)}"
+        n = len(self.nodes)
+        while (name := f"{pool.name}.{n}") in self.taken or name in self.nodes:
+            n += 1
         node = Node(name, op, inputs, tuple(int(n) for n in shape), pool.origin)
         self.nodes[name] = node
         return node

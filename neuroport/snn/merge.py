@@ -21,6 +21,7 @@ from neuroport.snn.operators import (
     ConvTranspose2d,
     Dense,
     Gather,
+    Image,
     Operator,
     Part,
     Scale,
@@ -250,7 +251,23 @@ def _scales(a: Scale, b: Scale) -> Scale:
 
 def _pointwise(p: Gather) -> Conv2d | None:
     """The map as a 1x1 convolution that picks channels, rows and columns at equal steps, zeros around; or None."""
-    (c_in, h_in, w_in), out = as_image(p.in_shape), as_image(p.out_shape)
+    for fold in (as_image, _stacked):
+        image, out = fold(p.in_shape), fold(p.out_shape)
+        found = _picking(p, image, out)
+        if found is not None:
+            return found
+    return None
+
+
+def _stacked(shape: Shape) -> Image:
+    """The shape as [C, H, W] with the leading axes joined: grouped channels, as a channel shuffle has them."""
+    if len(shape) <= len(as_image(shape)):
+        return as_image(shape)
+    return (int(np.prod(shape[:-2])), shape[-2], shape[-1])
+
+
+def _picking(p: Gather, image: Image, out: Image) -> Conv2d | None:
+    c_in, h_in, w_in = image
     index = p.index.reshape(out)
     valid = index >= 0
     if not valid.any():

@@ -7,6 +7,7 @@ population of any shape with as many neurons. Weights are float64 here; the chip
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -213,14 +214,20 @@ def apply(op: Operator, x: torch.Tensor) -> torch.Tensor:
 def _conv(weight: torch.Tensor, g: ConvGeometry, x: torch.Tensor) -> torch.Tensor:
     if g.far_padding == g.padding and min(g.padding) >= 0:
         return F.conv2d(x, weight, None, g.stride, g.padding, g.dilation, g.groups)
-    padded = F.pad(x, (g.padding[1], g.far_padding[1], g.padding[0], g.far_padding[0]))
-    return F.conv2d(padded, weight, None, g.stride, 0, g.dilation, g.groups)
+    return F.conv2d(_padded(x, g.padding, g.far_padding), weight, None, g.stride, 0, g.dilation, g.groups)
 
 
 def _conv_transpose(weight: torch.Tensor, g: ConvGeometry, x: torch.Tensor) -> torch.Tensor:
     y = F.conv_transpose2d(x, weight, None, g.stride, 0, 0, g.groups, g.dilation)
+    near = [-p for p in g.padding]
     far = [p + n - size for p, n, size in zip(g.padding, g.out_shape[1:], y.shape[2:], strict=True)]
-    return F.pad(y, (-g.padding[1], far[1], -g.padding[0], far[0]))
+    return _padded(y, near, far)
+
+
+def _padded(x: torch.Tensor, near: Sequence[int], far: Sequence[int]) -> torch.Tensor:
+    """Zeros above and left (near), below and right (far), or what is there cut; more may be cut than was there."""
+    grown = F.pad(x, (max(near[1], 0), max(far[1], 0), max(near[0], 0), max(far[0], 0)))
+    return F.pad(grown, (min(near[1], 0), min(far[1], 0), min(near[0], 0), min(far[0], 0)))
 
 
 def _as_torch(matrix: csr_array, dtype: torch.dtype) -> torch.Tensor:

@@ -86,9 +86,9 @@ class Reading:
         """
         values: dict[str, Scores] = {}
         over_time: dict[str, Scores] = {}
-        for head in network.heads:
-            unit = network.by_name[head.population].unit if head.read == "membrane" else 1
-            values[head.population] = readouts[head.population] / (unit * self.n_steps)
+        for read in network.heads:
+            unit = network.by_name[read.population].unit if read.read == "membrane" else 1
+            values[read.population] = readouts[read.population] / (unit * self.n_steps)
         for head in self.heads:
             if head.is_sampled:
                 v = potentials[head.population]

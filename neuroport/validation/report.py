@@ -10,8 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from neuroport.chip.network import IntNetwork, n_synapses
+from neuroport.chip.network import IntNetwork
 from neuroport.chip.quantize import LayerQuantization
+from neuroport.chip.synapses import n_synapses
 from neuroport.validation.ladder import LayerActivity
 from neuroport.version import __version__
 
