@@ -1,4 +1,4 @@
-"""Finds the trained network a user names: a `.pt2` file, `package.module:callable`, or a module in memory."""
+"""Finds the trained network a user names: a `.pt2` or `.onnx` file, `package.module:callable`, or a module."""
 
 from __future__ import annotations
 
@@ -10,75 +10,60 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.utils._pytree as pytree
 from numpy.typing import NDArray
 
 from neuroport.ann.archive import check_archive
-from neuroport.ann.from_torch import export_module, graph_from_exported, silence
+from neuroport.ann.frameworks import Framework, TorchFramework
+from neuroport.ann.from_torch import Example, export_module, graph_from_exported, silence
 from neuroport.ann.graph import AnnGraph
 from neuroport.errors import ModelFileError, NeuroportError, UsageError
-
-_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedAnn:
-    """A trained network: its graph as we read it, and the program of the framework it came from as the judge."""
+    """A trained network: its graph as we read it, and the framework it came from as the judge."""
 
     name: str
     graph: AnnGraph
-    program: torch.export.ExportedProgram
+    framework: Framework
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one sample, [C, H, W] or [N]."""
-        return self.graph.input.shape
-
-    def run_framework(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Scores [N, n_out] as the framework itself computes them for images [N, ...], whatever batch it fixed."""
-        module = self.program.module()
-        fixed = self._fixed_batch()
-        size = fixed or _BATCH
-        out = []
-        with torch.no_grad():
-            for start in range(0, len(images), size):
-                chunk = images[start : start + size]
-                n = len(chunk)
-                if fixed and n < fixed:
-                    chunk = np.concatenate([chunk, np.zeros((fixed - n, *chunk.shape[1:]), chunk.dtype)])
-                x = torch.from_numpy(np.ascontiguousarray(chunk)).to(self._input_value().dtype)
-                out.append(module(x)[:n].float().numpy())
-        return np.concatenate(out).reshape(len(images), -1)
+        """Shape of one sample, [C, H, W] or [N]; [N] where several inputs are joined."""
+        return self.graph.input_shape
 
     @property
     def precision(self) -> float:
         """Relative step of the numbers the framework computes in: 1.2e-7 for float32."""
-        return float(torch.finfo(self._input_value().dtype).eps)
+        return self.framework.precision
 
-    def _fixed_batch(self) -> int | None:
-        batch: object = self._input_value().shape[0]  # a torch.SymInt where the batch is free
-        return batch if isinstance(batch, int) else None
+    def run_framework(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores [N, n_out] as the framework itself computes them for images [N, ...]: its first output, flattened."""
+        return self.run_outputs(images)[0].reshape(len(images), -1)
 
-    def _input_value(self) -> torch.Tensor:
-        """Shape and dtype of the input as torch.export wrote them."""
-        name = next(iter(self.program.graph_signature.user_inputs))
-        value: torch.Tensor = next(n for n in self.program.graph.nodes if n.name == name).meta["val"]
-        return value
+    def run_outputs(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Every output, each [N, ...], as the framework itself computes it for images [N, ...]."""
+        return self.framework.run(images)
 
 
 def load_ann(
     model: str | Path | torch.nn.Module,
     *,
-    examples: Sequence[torch.Tensor] = (),
+    examples: Sequence[Example] = (),
     weights: Path | None = None,
 ) -> LoadedAnn:
     """The trained network behind a name.
 
     Args:
-        model: a `.pt2` file written by torch.export.save, `package.module:callable` returning an nn.Module, or one.
-        examples: [N, ...] inputs to trace a module with; the first that it takes is used. Not needed for `.pt2`.
+        model: a `.pt2` file written by torch.export.save, an `.onnx` file, `package.module:callable` returning an
+            nn.Module, or one.
+        examples: [N, ...] inputs to trace a module with, tuples of them for several inputs; the first that it takes is
+            used. Not needed for files.
         weights: state dict for the module, read with weights_only=True.
 
     Raises:
@@ -92,12 +77,21 @@ def load_ann(
     else:
         if weights is not None:
             raise UsageError(f"--weights goes with package.module:callable; '{model}' holds its own weights")
-        program = read_exported(Path(model))
-        return LoadedAnn(Path(model).stem, graph_from_exported(program), program)
+        return _read_file(Path(model))
     if weights is not None:
         _load_weights(module, weights)
     program = export_module(module, _accepted(name, module, examples))
-    return LoadedAnn(name, graph_from_exported(program), program)
+    return LoadedAnn(name, graph_from_exported(program), TorchFramework(program))
+
+
+def _read_file(path: Path) -> LoadedAnn:
+    if path.suffix == ".onnx":
+        from neuroport.ann.from_onnx import load_onnx  # only who reads ONNX needs its packages
+
+        graph, framework = load_onnx(path)
+        return LoadedAnn(path.stem, graph, framework)
+    program = read_exported(path)
+    return LoadedAnn(path.stem, graph_from_exported(program), TorchFramework(program))
 
 
 def names_callable(model: str | Path) -> bool:
@@ -105,29 +99,37 @@ def names_callable(model: str | Path) -> bool:
     return ":" in str(model) and not Path(model).exists()
 
 
-def _accepted(name: str, module: torch.nn.Module, examples: Sequence[torch.Tensor]) -> torch.Tensor:
+def _accepted(name: str, module: torch.nn.Module, examples: Sequence[Example]) -> Example:
     """The first example that the module runs on and answers with one row per sample."""
     problem = "no example was given"
     was_training = [m for m in module.modules() if m.training]
     module.eval()
     try:
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-        for example in (given.to(dtype) for given in examples):
-            batch = example if len(example) > 1 else torch.cat([example, example])
+        for example in examples:
+            given = [x.to(dtype) for x in (example if isinstance(example, tuple) else (example,))]
+            batch = tuple(x.clone() if len(x) > 1 else torch.cat([x, x]) for x in given)
             try:
                 with torch.no_grad():
-                    answer = module(batch)
+                    answer = module(*(x.clone() for x in batch))
             except Exception as error:  # noqa: BLE001 - the user's own code; the reason is reported below
                 problem = _reason(error)
                 continue
-            if isinstance(answer, torch.Tensor) and answer.ndim > 1 and len(answer) == len(batch):
+            if _has_rows(answer, len(batch[0])):
                 return batch
             problem = "its output is not one row of scores per sample"
     finally:
         for m in was_training:
             m.training = True
-    shapes = ", ".join(str(list(e.shape[1:])) for e in examples)
+    tuples = [example if isinstance(example, tuple) else (example,) for example in examples]
+    shapes = ", ".join(" and ".join(str(list(x.shape[1:])) for x in example) for example in tuples)
     raise UsageError(f"'{name}' takes no input of shape {shapes or 'any'} (--data): {problem}")
+
+
+def _has_rows(answer: Any, n: int) -> bool:
+    """Whether every tensor of an answer has one row per sample, the first with several numbers in it."""
+    tensors = [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, torch.Tensor)]
+    return bool(tensors) and tensors[0].ndim > 1 and all(t.ndim > 0 and len(t) == n for t in tensors)
 
 
 def read_exported(path: Path) -> torch.export.ExportedProgram:
@@ -140,12 +142,14 @@ def read_exported(path: Path) -> torch.export.ExportedProgram:
         ModelFileError: missing, not an archive of torch.export, damaged, or with pickled objects inside.
     """
     if not path.is_file():
-        raise ModelFileError(f"model file '{path}' does not exist; give a .pt2 file or package.module:callable")
+        raise ModelFileError(
+            f"model file '{path}' does not exist; give a .pt2 or .onnx file or package.module:callable"
+        )
     if path.suffix != ".pt2":
         raise ModelFileError(
-            f"model file '{path}' is not a .pt2 file; a {path.suffix or 'file without suffix'} may be a pickle that "
-            f"runs code when it is read; write the model with torch.export.save, or name its code as "
-            f"package.module:callable with --weights"
+            f"model file '{path}' is not a .pt2 or .onnx file; a {path.suffix or 'file without suffix'} may be a "
+            f"pickle that runs code when it is read; write the model with torch.export.save or torch.onnx.export, or "
+            f"name its code as package.module:callable with --weights"
         )
     if not zipfile.is_zipfile(path):
         raise ModelFileError(f"'{path}' is not an archive of torch.export (not a zip file); was it cut short?")

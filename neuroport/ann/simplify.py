@@ -59,7 +59,8 @@ class _Simplifier:
             inputs = tuple(self.new_name[name] for name in node.inputs)
             made = self._step(replace(node, inputs=inputs))
             self.new_name[node.name] = made
-            self.n_users[made] = len(self.graph.users[node.name]) + self.graph.outputs.count(node.name)
+            n_users = len(self.graph.users[node.name]) + self.graph.outputs.count(node.name)
+            self.n_users[made] = max(self.n_users[made], n_users)
         outputs = tuple(self.new_name[name] for name in self.graph.outputs)
         return AnnGraph(reachable(self.nodes, outputs), outputs)
 
@@ -87,6 +88,8 @@ class _Simplifier:
         """`op` applied to x, as far towards x's source as it goes; is_alone: nobody else reads the way back to x."""
         before = self.nodes[x]
         is_alone = is_alone and self.n_users[x] == 1
+        if not is_alone:
+            self.n_users[x] = max(self.n_users[x], 2)  # whoever reads the way back, and the node made here
         if isinstance(op, Affine) and isinstance(before.op, Affine):
             joined = Affine(before.op.gain * op.gain, before.op.offset * op.gain + op.offset)
             return self._elementwise(node, joined, before.inputs[0], is_alone=is_alone)
@@ -165,6 +168,8 @@ class _Simplifier:
             return self._emit(node)
         n_levels = round(gain * clip.op.ceiling)
         if n_levels < 1 or abs(gain * clip.op.ceiling - n_levels) > _NEAR * n_levels:
+            return self._emit(node)
+        if clip.op.levels not in (None, n_levels):  # rounding twice is not rounding once
             return self._emit(node)
         stepped = self._emit(replace(clip, op=ReLU(clip.op.ceiling, n_levels)))
         one = np.ones((1,) * len(node.shape))

@@ -56,7 +56,7 @@ class GraphWriter:
         self._n_inputs = 0
 
     def place(self, hint: str, operator: str, origin: Origin, *, other: str | None = None) -> None:
-        """Name the next nodes with weights after `hint`, those without after `other`; refusals speak of the operator."""
+        """Name the next nodes with weights after `hint`, the others after `other`; refusals name the operator."""
         self._hint, self._operator, self._origin = hint, operator, origin
         self._other = hint if other is None else other
 

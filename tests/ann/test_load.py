@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import torch
 from torch import nn
 
 from neuroport.ann.from_torch import export_module
-from neuroport.ann.interpret import run_graph
+from neuroport.ann.interpret import run_graph, run_outputs
 from neuroport.ann.load import load_ann, names_callable, read_exported
 from neuroport.errors import InvalidNetworkError, ModelFileError, UnsupportedOperatorError, UsageError
 
@@ -193,9 +194,9 @@ def test_files_that_are_no_archive_are_refused(tmp_path: Path, marker: Path, sav
         "cut.pt2": saved.read_bytes()[:-2000],
     }
     reasons = {
-        "net.pth": "is not a .pt2 file; a .pth may be a pickle that runs code when it is read; write the model with",
-        "net.pt": "is not a .pt2 file; a .pt may be a pickle that runs code when it is read; write the model with",
-        "bare": "is not a .pt2 file; a file without suffix may be a pickle",
+        "net.pth": "is not a .pt2 or .onnx file; a .pth may be a pickle that runs code when it is read; write",
+        "net.pt": "is not a .pt2 or .onnx file; a .pt may be a pickle that runs code when it is read; write",
+        "bare": "is not a .pt2 or .onnx file; a file without suffix may be a pickle",
         "renamed.pt2": "is damaged, or holds pickled objects, which are never run; write it again with torch.export",
         "legacy.pt2": r"is not an archive of torch.export \(not a zip file\)",
         "text.pt2": r"is not an archive of torch.export \(not a zip file\)",
@@ -205,7 +206,9 @@ def test_files_that_are_no_archive_are_refused(tmp_path: Path, marker: Path, sav
     for name, content in payload.items():
         (tmp_path / name).write_bytes(content)
         assert_refused(tmp_path / name, marker, reasons[name])
-    assert_refused(tmp_path / "absent.pt2", marker, "does not exist; give a .pt2 file or package.module:callable")
+    assert_refused(
+        tmp_path / "absent.pt2", marker, "does not exist; give a .pt2 or .onnx file or package.module:callable"
+    )
     (tmp_path / "folder.pt2").mkdir()
     assert_refused(tmp_path / "folder.pt2", marker, "does not exist")
     with zipfile.ZipFile(tmp_path / "zip.pt2", "w") as archive:
@@ -226,7 +229,7 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "    def __init__(self):\n"
         "        super().__init__(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Dropout(), nn.Linear(5, 2))\n"
         "def make(): return Small().train()\n"
-        "def sigmoid(): return nn.Sequential(nn.Linear(4, 2), nn.Sigmoid())\n"
+        "def gelu(): return nn.Sequential(nn.Linear(4, 2), nn.GELU())\n"
         "def nan():\n"
         "    net = Small()\n"
         "    net[4].weight.data[0, 0] = float('nan')\n"
@@ -234,6 +237,13 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "def wrong(): return {'weights': 1}\n"
         "def failing(): raise RuntimeError('no such\\nfile')\n"
         "def unbatched(): return nn.Flatten(0)\n"
+        "class Two(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.left, self.right = nn.Linear(3, 2), nn.Conv1d(2, 4, 2)\n"
+        "    def forward(self, row, lines):\n"
+        "        y = self.right(lines)\n"
+        "        return {'scores': self.left(row) + y.mean((1, 2))[:, None], 'all': [y, None]}\n"
     )
     (tmp_path / "broken_nets.py").write_text("import not_installed_anywhere\n")
     yield "user_nets"
@@ -248,7 +258,9 @@ def test_a_callable_is_imported_from_the_current_directory_and_traced_in_inferen
     ann = load_ann(f"{nets}:make", examples=[torch.rand(3, 1, 2, 2), torch.rand(1, 4)])
     assert (ann.name, ann.input_shape) == ("make", (4,))
     module = sys.modules[nets].Small().eval()
-    module.load_state_dict({k: v for k, v in ann.program.state_dict.items() if k in module.state_dict()}, strict=False)
+    module.load_state_dict(
+        {k: v for k, v in ann.framework.program.state_dict.items() if k in module.state_dict()}, strict=False
+    )
     x = torch.rand(7, 4)
     assert torch.allclose(run_graph(ann.graph, x), module(x), rtol=1e-5, atol=1e-6)
     assert load_ann(f"{nets}:Small", examples=[EXAMPLE]).name == "Small"
@@ -265,7 +277,7 @@ def test_what_is_wrong_with_a_callable_is_said(nets: str) -> None:
         ("user_nets:wrong", UsageError, r"'user_nets:wrong\(\)' returned dict; it must return a torch.nn.Module"),
         ("user_nets:failing", UsageError, r"'user_nets:failing\(\)' failed: RuntimeError: no such$"),
         ("user_nets:unbatched", UsageError, "takes no input of shape .4.*not one row of scores per sample"),
-        ("user_nets:sigmoid", UnsupportedOperatorError, "aten.sigmoid.default"),
+        ("user_nets:gelu", UnsupportedOperatorError, "aten.gelu.default"),
         ("user_nets:nan", InvalidNetworkError, "1 of 10 numbers in its weight are NaN"),
     ):
         with pytest.raises(error, match=match):
@@ -327,3 +339,51 @@ def test_a_module_in_memory_is_read_and_left_in_training_mode() -> None:
     assert ann.name == "Sequential"
     assert all(m.training for m in module.modules())
     assert torch.allclose(run_graph(ann.graph, EXAMPLE), module.eval()(EXAMPLE), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [None, 1, 4])
+def test_a_network_of_several_inputs_and_outputs_runs_on_joined_samples(
+    nets: str, tmp_path: Path, batch: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    rows, lines = torch.rand(6, 3), torch.rand(6, 2, 5)
+    module = importlib.import_module(nets).Two().eval()
+    if batch is None:
+        wrong = [(rows, lines[:, :1]), rows]
+        ann = load_ann(module, examples=[*wrong, (rows[:1], lines[:1])])
+    else:
+        program = torch.export.export(module, (rows[:batch], lines[:batch]))
+        torch.export.save(program, tmp_path / "two.pt2")
+        ann = load_ann(tmp_path / "two.pt2")
+    assert ann.input_shape == (13,)
+    images = torch.cat([rows, lines.flatten(1)], 1)
+    expected = module(rows, lines)
+    found = ann.run_outputs(images.numpy())
+    assert [output.shape for output in found] == [(6, 2), (6, 4, 4)]
+    for output, ours, theirs in zip(
+        found, run_outputs(ann.graph, images), [expected["scores"], expected["all"][0]], strict=True
+    ):
+        assert output.dtype == np.float32
+        # Sums of fewer than 32 numbers below 1.
+        np.testing.assert_allclose(output, theirs.detach(), rtol=0, atol=32 * 2**-23)
+        np.testing.assert_allclose(ours, theirs.detach(), rtol=0, atol=32 * 2**-23)
+    np.testing.assert_array_equal(ann.run_framework(images.numpy()), found[0])
+    assert ann.precision == 2**-23
+
+
+def test_inputs_of_another_precision_are_cast_for_the_framework() -> None:
+    ann = load_ann(nn.Linear(4, 2).double(), examples=[EXAMPLE])
+    assert ann.precision == 2**-52
+    assert ann.run_framework(EXAMPLE.numpy()).dtype == np.float32
+
+
+def test_examples_that_no_module_takes_are_named_with_every_input(nets: str) -> None:
+    with pytest.raises(UsageError, match=r"'Two' takes no input of shape \[3\] and \[4\], \[4\] .--data"):
+        load_ann(f"{nets}:Two", examples=[(torch.rand(2, 3), EXAMPLE), EXAMPLE])
+
+
+def test_a_module_that_gives_a_view_of_its_input_is_traced_on_a_copy() -> None:
+    example = torch.rand(3, 4)
+    before = example.clone()
+    load_ann(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2)), examples=[example - 0.5, example])
+    assert torch.equal(example, before)
