@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.ann.graph import AnnGraph
-from neuroport.ann.onnx_session import open_session
-from neuroport.ann.onnx_text import plain, reason
+from neuroport.ann.onnx_model.session import open_session
+from neuroport.ann.onnx_model.text import plain, reason
 from neuroport.errors import InvalidNetworkError, ModelFileError, UnsupportedOperatorError, UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def load_onnx(path: Path) -> tuple[AnnGraph, OnnxFramework]:
     """
     onnx = _import("onnx")
     _import("onnxruntime")
-    from neuroport.ann.onnx_reader import OnnxSource, read_graph
+    from neuroport.ann.onnx_model.reader import OnnxSource, read_graph
 
     model = _read_model(path)
     opset = _opset(path, model)

@@ -2,7 +2,7 @@
 
 `torch.export` (the only tracer used) resolves modules, functional style and in-place operators to ATen operators, so
 what is converted is what runs. Whatever computes from constants alone is evaluated once; every other operator stands
-in the table of `torch_ops` or is refused.
+in the table of `torch_program.ops` or is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from neuroport.ann.graph import AnnGraph, Origin
-from neuroport.ann.torch_reader import ProgramReader
+from neuroport.ann.torch_program.reader import ProgramReader
 from neuroport.errors import ConversionError
 
 Example = torch.Tensor | tuple[torch.Tensor, ...]

@@ -298,7 +298,7 @@ class AnnGraph:
         return iter(self.nodes)
 
 
-def reachable(nodes: Mapping[str, Node], outputs: tuple[str, ...]) -> tuple[Node, ...]:
+def reachable(nodes: dict[str, Node], outputs: tuple[str, ...]) -> tuple[Node, ...]:
     """The nodes the outputs depend on, in their order, and every input."""
     wanted = set(outputs)
     for node in reversed(nodes.values()):

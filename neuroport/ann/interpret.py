@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ def avg_pool(op: AvgPool2d, x: torch.Tensor) -> torch.Tensor:
     )
 
 
-def gather(index: NDArray, x: torch.Tensor) -> torch.Tensor:
+def gather(index: NDArray[np.int64], x: torch.Tensor) -> torch.Tensor:
     """[N, n_out] from x [N, ...]: the numbers at the indices in C order, 0 at -1."""
     flat = x.reshape(len(x), -1)
     if (index < 0).any():
@@ -141,5 +142,5 @@ def _conv_transpose(node: Node, op: ConvTranspose2d, x: torch.Tensor) -> torch.T
     )
 
 
-def _as(array: NDArray, like: torch.Tensor) -> torch.Tensor:
+def _as(array: NDArray[np.float64], like: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(array, dtype=like.dtype)

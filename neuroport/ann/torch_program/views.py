@@ -14,7 +14,17 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from neuroport.ann.torch_calls import Activation, Call, Fixed, Several, Size, Unread, Value, as_array, unsupported
+from neuroport.ann.torch_program.calls import (
+    Activation,
+    Call,
+    Fixed,
+    Several,
+    Size,
+    Unread,
+    Value,
+    as_array,
+    unsupported,
+)
 
 Indices = list[NDArray[np.int64]]
 

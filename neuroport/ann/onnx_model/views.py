@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from neuroport.ann.onnx_call import Array, Call, evaluate
-from neuroport.ann.onnx_session import open_session
+from neuroport.ann.onnx_model.call import Array, Call, evaluate
+from neuroport.ann.onnx_model.session import open_session
 
 Float32Array = NDArray[np.float32]
 _IR_VERSION = 8  # weights need not stand among the inputs

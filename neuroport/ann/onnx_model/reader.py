@@ -12,9 +12,9 @@ import numpy as np
 from onnx import GraphProto, NodeProto
 
 from neuroport.ann.graph import AnnGraph, Node, Origin
-from neuroport.ann.onnx_call import Array, Call, Value, evaluate
-from neuroport.ann.onnx_ops import CONVERTED, TABLE
-from neuroport.ann.onnx_text import plain, reason
+from neuroport.ann.onnx_model.call import Array, Call, Value, evaluate
+from neuroport.ann.onnx_model.ops import CONVERTED, TABLE
+from neuroport.ann.onnx_model.text import plain, reason
 from neuroport.ann.writer import GraphWriter
 from neuroport.errors import InvalidNetworkError, NeuroportError, UnsupportedOperatorError
 

@@ -8,8 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from neuroport.ann.graph import FloatArray, Pair
-from neuroport.ann.onnx_call import Call
-from neuroport.ann.onnx_windows import WindowAxis, check_windows, count_inside, repeat_padded, window_axes, zero_padded
+from neuroport.ann.onnx_model.call import Call
+from neuroport.ann.onnx_model.windows import (
+    WindowAxis,
+    check_windows,
+    count_inside,
+    repeat_padded,
+    window_axes,
+    zero_padded,
+)
 
 
 def conv(call: Call) -> str:

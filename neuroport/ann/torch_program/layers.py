@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from neuroport.ann.graph import FloatArray, Pair
-from neuroport.ann.torch_calls import Activation, Call, Several, Value, as_array
+from neuroport.ann.torch_program.calls import Activation, Call, Several, Value, as_array
 from neuroport.errors import UnsupportedOperatorError
 
 # --- convolutions and matrix products

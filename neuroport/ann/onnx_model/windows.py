@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroport.ann.onnx_call import Array, Call
+from neuroport.ann.onnx_model.call import Array, Call
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from neuroport.ann.graph import FloatArray
-from neuroport.ann.torch_calls import Activation, Call, Several, Value, as_array
-from neuroport.ann.torch_layers import reduce, training_mode
+from neuroport.ann.torch_program.calls import Activation, Call, Several, Value, as_array
+from neuroport.ann.torch_program.layers import reduce, training_mode
 
 Operand = str | FloatArray
 

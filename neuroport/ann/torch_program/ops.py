@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from neuroport.ann.torch_arith import ARITHMETIC
-from neuroport.ann.torch_calls import CONVERTED, Call, Value, is_in_place, packet
-from neuroport.ann.torch_layers import LAYERS
-from neuroport.ann.torch_views import FILLS, VIEWS
+from neuroport.ann.torch_program.arith import ARITHMETIC
+from neuroport.ann.torch_program.calls import CONVERTED, Call, Value, is_in_place, packet
+from neuroport.ann.torch_program.layers import LAYERS
+from neuroport.ann.torch_program.views import FILLS, VIEWS
 
 __all__ = ["CONVERTED", "FILLS", "TABLE", "is_checked_only", "is_random", "is_shape_arithmetic", "shares_memory"]
 

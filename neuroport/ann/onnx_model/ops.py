@@ -8,9 +8,9 @@ from functools import reduce as fold
 import numpy as np
 from onnx import TensorProto
 
-from neuroport.ann import onnx_layers, onnx_views
 from neuroport.ann.graph import FloatArray
-from neuroport.ann.onnx_call import Call, Value
+from neuroport.ann.onnx_model import layers, views
+from neuroport.ann.onnx_model.call import Call, Value
 
 Translate = Callable[[Call], str | Sequence[str]]
 _MINUS = np.array(-1.0)
@@ -225,15 +225,15 @@ TABLE: Mapping[str, Translate] = {
     "Clip": clip,
     "HardSigmoid": hard_sigmoid,
     "Concat": concat,
-    "Conv": onnx_layers.conv,
-    "ConvTranspose": onnx_layers.conv_transpose,
-    "Gemm": onnx_layers.gemm,
-    "MatMul": onnx_layers.matmul,
-    "BatchNormalization": onnx_layers.batch_norm,
-    "MaxPool": onnx_layers.max_pool,
-    "AveragePool": onnx_layers.average_pool,
-    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), onnx_layers.global_pool),
-    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), onnx_layers.reduce),
+    "Conv": layers.conv,
+    "ConvTranspose": layers.conv_transpose,
+    "Gemm": layers.gemm,
+    "MatMul": layers.matmul,
+    "BatchNormalization": layers.batch_norm,
+    "MaxPool": layers.max_pool,
+    "AveragePool": layers.average_pool,
+    **dict.fromkeys(("GlobalAveragePool", "GlobalMaxPool"), layers.global_pool),
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"), layers.reduce),
     **dict.fromkeys(
         (
             "Transpose",
@@ -249,10 +249,10 @@ TABLE: Mapping[str, Translate] = {
             "DepthToSpace",
             "SpaceToDepth",
         ),
-        onnx_views.relabel,
+        views.relabel,
     ),
-    "Pad": onnx_views.pad,
-    **dict.fromkeys(("Resize", "Upsample"), onnx_views.resize),
+    "Pad": views.pad,
+    **dict.fromkeys(("Resize", "Upsample"), views.resize),
 }
 
 CONVERTED = (

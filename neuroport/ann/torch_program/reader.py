@@ -11,9 +11,9 @@ import torch
 from torch import fx
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
-from neuroport.ann import torch_ops
 from neuroport.ann.graph import AnnGraph, Input, Origin
-from neuroport.ann.torch_calls import (
+from neuroport.ann.torch_program import ops
+from neuroport.ann.torch_program.calls import (
     Activation,
     Batch,
     Call,
@@ -28,7 +28,7 @@ from neuroport.ann.torch_calls import (
     packet,
     unsupported,
 )
-from neuroport.ann.torch_views import shape_arithmetic, spread
+from neuroport.ann.torch_program.views import shape_arithmetic, spread
 from neuroport.ann.writer import GraphWriter
 from neuroport.errors import InvalidNetworkError, UnsupportedOperatorError
 
@@ -183,7 +183,7 @@ class ProgramReader:
                 if kind in _WHOLE_MODULES:
                     raise UnsupportedOperatorError(
                         f"operator '{_WHOLE_MODULES[kind]}' ({node.target}) in {Origin(path, origin.source)} is not "
-                        f"converted; neuroport converts {torch_ops.CONVERTED}; replace it or leave it out of the "
+                        f"converted; neuroport converts {ops.CONVERTED}; replace it or leave it out of the "
                         f"exported network"
                     )
 
@@ -199,7 +199,7 @@ class ProgramReader:
                 raise unsupported(node, origin)
             if isinstance(value, Unread):
                 raise value.error
-            if source in self.overwritten and not torch_ops.is_shape_arithmetic(node):
+            if source in self.overwritten and not ops.is_shape_arithmetic(node):
                 raise UnsupportedOperatorError(
                     f"operator '{node.target}' in {origin} reads memory that an in-place operator has overwritten; "
                     f"use the in-place operator's result, or inplace=False"
@@ -211,15 +211,15 @@ class ProgramReader:
         known = [self.values[source] for source in node.all_input_nodes]
         call = Call(node, self.values, self.batch, self.write, origin)
         depends = any(isinstance(value, Activation | Several) for value in known)
-        if torch_ops.is_shape_arithmetic(node) and (depends or any(isinstance(v, Size) for v in known)):
+        if ops.is_shape_arithmetic(node) and (depends or any(isinstance(v, Size) for v in known)):
             return shape_arithmetic(call)
         if node.target is operator.getitem and isinstance(known[0], Several):
             return self._picked(node, known[0], origin)
         if all(isinstance(value, Fixed) for value in known):
             return self._evaluate(node, origin)
-        if packet(node) in torch_ops.FILLS or not depends:
-            return Unread(unsupported(node, origin)) if torch_ops.is_random(node) else spread(call)
-        translate = torch_ops.TABLE.get(packet(node))
+        if packet(node) in ops.FILLS or not depends:
+            return Unread(unsupported(node, origin)) if ops.is_random(node) else spread(call)
+        translate = ops.TABLE.get(packet(node))
         if translate is None or any(isinstance(value, Several) for value in known):
             raise unsupported(node, origin)
         self.write.place(self._layer_name(node), call.operator, origin, other=node.name)
@@ -266,7 +266,7 @@ class ProgramReader:
                 f"torch.export, and keep no state between calls"
             )
         target = node.target
-        if not callable(target) or torch_ops.is_random(node):
+        if not callable(target) or ops.is_random(node):
             raise unsupported(node, origin)
         parameters: dict[str, None] = {}
 
@@ -305,7 +305,7 @@ class ProgramReader:
     def _note_memory(self, node: fx.Node, origin: Origin) -> None:
         """Remember whose memory a result shares, and which tensors an in-place operator has overwritten."""
         source = next(iter(node.all_input_nodes), None)
-        if source is None or not torch_ops.shares_memory(node):
+        if source is None or not ops.shares_memory(node):
             return
         root = self.memory[source]
         if is_in_place(node) and not isinstance(self.values[node], Fixed):
@@ -332,7 +332,7 @@ def _live(graph: fx.Graph) -> set[fx.Node]:
     """The nodes the output depends on, and all that write into memory: torch.export keeps calls nobody reads."""
     live: set[fx.Node] = set()
     for node in reversed(graph.nodes):
-        has_effect = node.op == "output" or (is_in_place(node) and not torch_ops.is_checked_only(node))
+        has_effect = node.op == "output" or (is_in_place(node) and not ops.is_checked_only(node))
         if node in live or has_effect:
             live.add(node)
             live.update(node.all_input_nodes)

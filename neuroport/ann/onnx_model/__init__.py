@@ -1,0 +1,1 @@
+"""Reads ONNX models: the walk over the nodes, and what each operator becomes."""
