@@ -50,7 +50,7 @@ class Backend(Protocol):
         """
 
     def run(self, job: Job) -> Trace:
-        """Spikes of all populations at every step, and potentials of the readout, aligned with the core's steps.
+        """Spikes of all populations and potentials of the readout populations at every step, aligned with the core's.
 
         Raises:
             ToolchainError: the toolchain is missing, or its process failed.

@@ -1,7 +1,8 @@
 """Integer networks, inputs and traces as HDF5 files: what lies in a bundle and what a vendor's worker reads.
 
-Layout (a worker needs h5py and numpy only): `populations/<k>` and `projections/<k>` in topological order, scalars as
-attributes, arrays as datasets; spikes bit-packed along the neuron axis (numpy.packbits) as [S, T, ceil(N / 8)].
+Layout (a worker needs h5py and numpy only): `populations/<k>` and `projections/<k>` in topological order, `heads/<k>`,
+scalars as attributes, arrays as datasets; a projection's `kind` says which synapses it has; spikes bit-packed along
+the neuron axis (numpy.packbits) as [S, T, ceil(N / 8)].
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroport.ann.graph import MaxPool2d
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.network import (
+from neuroport.chip.network import IntHead, IntNetwork, IntPopulation, IntProjection
+from neuroport.chip.synapses import (
     IntConv2d,
+    IntConvTranspose2d,
     IntDense,
-    IntNetwork,
-    IntPopulation,
-    IntProjection,
+    IntSparse,
     IntSynapse,
+    IntWindow,
 )
 from neuroport.chip.target import Arithmetic
 from neuroport.chip.trace import Trace
@@ -41,16 +44,26 @@ _POPULATION_SCALARS = (
     "clamp_until",
     "driven",
     "unit",
+    "gate",
 )
 # What h5py and numpy raise on a file that is cut short, or on a group where a dataset should be.
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError)
-_GEOMETRY = ("in_shape", "out_shape", "kernel", "stride", "padding", "dilation", "groups")
+_GEOMETRY = ("in_shape", "out_shape", "kernel", "stride", "padding", "dilation")
+_KINDS: dict[type[IntSynapse], str] = {
+    IntDense: "dense",
+    IntConv2d: "conv",
+    IntConvTranspose2d: "conv_transpose",
+    IntSparse: "sparse",
+    IntWindow: "window",
+}
 
 
 def write_network(path: Path, network: IntNetwork) -> None:
     """Write the integer network to a new file."""
     with _new_file(path) as f:
-        f.attrs.update(target=network.target, readout=network.readout, arithmetic=network.arithmetic.model_dump_json())
+        f.attrs.update(target=network.target, arithmetic=network.arithmetic.model_dump_json())
+        for k, head in enumerate(network.heads):
+            f.create_group(f"heads/{k}").attrs.update(population=head.population, read=head.read)
         for k, p in enumerate(network.populations):
             group = f.create_group(f"populations/{k}")
             group.attrs.update({key: getattr(p, key) for key in _POPULATION_SCALARS})
@@ -58,10 +71,22 @@ def write_network(path: Path, network: IntNetwork) -> None:
             group.create_dataset("bias_mantissa", data=p.bias_mantissa, compression="gzip")
         for k, j in enumerate(network.projections):
             group = f.create_group(f"projections/{k}")
-            group.attrs.update(pre=j.pre, post=j.post, exponent=j.exponent)
-            group.create_dataset("mantissa", data=j.synapse.mantissa, compression="gzip")
-            if isinstance(j.synapse, IntConv2d):
-                group.attrs.update({key: getattr(j.synapse.geometry, key) for key in _GEOMETRY})
+            group.attrs.update(pre=j.pre, post=j.post, exponent=j.exponent, kind=_KINDS[type(j.synapse)])
+            _write_synapse(group, j.synapse)
+
+
+def _write_synapse(group: h5py.Group, synapse: IntSynapse) -> None:
+    if isinstance(synapse, IntWindow):
+        op = synapse.op
+        group.attrs.update(in_shape=synapse.in_shape, out_shape=synapse.out_shape, ceil_mode=op.ceil_mode)
+        group.attrs.update(kernel=op.kernel, stride=op.stride, padding=op.padding, dilation=op.dilation)
+        return
+    group.create_dataset("mantissa", data=synapse.mantissa, compression="gzip")
+    if isinstance(synapse, IntSparse):
+        group.create_dataset("columns", data=synapse.columns, compression="gzip")
+        group.create_dataset("row_start", data=synapse.row_start, compression="gzip")
+    elif isinstance(synapse, IntConv2d | IntConvTranspose2d):
+        group.attrs.update({key: getattr(synapse.geometry, key) for key in _GEOMETRY}, groups=synapse.geometry.groups)
 
 
 def read_network(path: Path) -> IntNetwork:
@@ -75,10 +100,18 @@ def read_network(path: Path) -> IntNetwork:
             arithmetic = Arithmetic.model_validate_json(f.attrs["arithmetic"])
             populations = tuple(_population(f["populations"][str(k)]) for k in range(len(f["populations"])))
             projections = tuple(_projection(f["projections"][str(k)]) for k in range(len(f.get("projections", ()))))
-            target, readout = str(f.attrs["target"]), str(f.attrs["readout"])
+            target, heads = str(f.attrs["target"]), _heads(f, populations)
     except _DAMAGE as error:
         raise BundleError(f"'{path}' is not an integer network of neuroport, or is damaged: {error}") from error
-    return IntNetwork(target, arithmetic, populations, projections, "count" if readout == "count" else "membrane")
+    return IntNetwork(target, arithmetic, populations, projections, heads)
+
+
+def _heads(f: h5py.File, populations: tuple[IntPopulation, ...]) -> tuple[IntHead, ...]:
+    if "heads" in f:
+        groups = [f["heads"][str(k)] for k in range(len(f["heads"]))]
+        return tuple(IntHead(str(g.attrs["population"]), cast(Any, str(g.attrs["read"]))) for g in groups)
+    last = [p.name for p in populations if p.role == "readout"][-1:]  # a file of neuroport 0.1: one output
+    return tuple(IntHead(name, cast(Any, str(f.attrs["readout"]))) for name in last)
 
 
 def _population(group: h5py.Group) -> IntPopulation:
@@ -96,16 +129,31 @@ def _population(group: h5py.Group) -> IntPopulation:
         clamp_until=int(a["clamp_until"]),
         driven=bool(a["driven"]),
         unit=int(a["unit"]),
+        gate=bool(a.get("gate", False)),
     )
 
 
 def _projection(group: h5py.Group) -> IntProjection:
-    a, mantissa = group.attrs, group["mantissa"][()]
-    synapse: IntSynapse = IntDense(mantissa)
-    if "stride" in a:
-        values = {key: tuple(int(n) for n in a[key]) for key in _GEOMETRY if key != "groups"}
-        synapse = IntConv2d(mantissa, ConvGeometry(**cast(Any, values), groups=int(a["groups"])))
-    return IntProjection(str(a["pre"]), str(a["post"]), synapse, int(a["exponent"]))
+    a = group.attrs
+    return IntProjection(str(a["pre"]), str(a["post"]), _synapse(group), int(a["exponent"]))
+
+
+def _synapse(group: h5py.Group) -> IntSynapse:
+    a = group.attrs
+    kind = str(a.get("kind", "conv" if "stride" in a else "dense"))  # files of neuroport 0.1 have no kind
+    places = {key: tuple(int(n) for n in a[key]) for key in _GEOMETRY if key in a}
+    if kind == "window":
+        in_shape, out_shape = places.pop("in_shape"), places.pop("out_shape")
+        return IntWindow(MaxPool2d(**cast(Any, places), ceil_mode=bool(a["ceil_mode"])), in_shape, out_shape)
+    mantissa = group["mantissa"][()]
+    if kind == "sparse":
+        return IntSparse(mantissa, group["columns"][()], group["row_start"][()])
+    if kind == "dense":
+        return IntDense(mantissa)
+    if kind not in ("conv", "conv_transpose"):
+        raise ValueError(f"it has synapses of a kind '{kind}'")
+    geometry = ConvGeometry(**cast(Any, places), groups=int(a["groups"]))
+    return IntConv2d(mantissa, geometry) if kind == "conv" else IntConvTranspose2d(mantissa, geometry)
 
 
 def write_inputs(path: Path, inputs: IntInputs) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
 from neuroport.errors import DataError, DoesNotFitError
-from neuroport.snn.encode import rate_spikes
+from neuroport.snn.encode import encode_spikes
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.operators import apply
 
@@ -59,24 +59,24 @@ def check_inputs(network: IntNetwork, inputs: IntInputs) -> None:
 
 
 def encode_inputs(
-    float_network: SpikingNetwork, network: IntNetwork, images: NDArray[np.float32], n_steps: int
+    float_network: SpikingNetwork, network: IntNetwork, images: NDArray[np.generic], n_steps: int
 ) -> IntInputs:
-    """Inputs for images [S, ...], the same integers for the core and for every backend.
+    """Inputs for images [S, ...], or event data [S, T, ...], the same integers for the core and for every backend.
 
     Raises:
         DoesNotFitError: an input current is beyond the bias range of the chip, with layer, sample and value.
-        DataError: rate coding of values outside [0, 1].
+        DataError: values that no rate can express, or events of another length, shape or value.
     """
+    if float_network.encoding != "current":
+        return IntInputs(len(images), n_steps, encode_spikes(float_network, images, n_steps), {})
     images = images.reshape(len(images), *float_network.input.shape)
-    if float_network.encoding == "rate":
-        return IntInputs(len(images), n_steps, rate_spikes(images, n_steps), {})
     currents: dict[str, NDArray[np.int32]] = {}
     batch = torch.from_numpy(np.ascontiguousarray(images)).double()
     for population in (p for p in network.populations if p.driven):
         total = torch.as_tensor(float_network.by_name[population.name].bias, dtype=torch.float64)
         for projection in float_network.incoming[population.name]:
             if projection.pre == float_network.input.name:
-                total = total + apply(projection.operator, batch)
+                total = total + apply(projection.operator, batch).reshape(len(images), *population.shape)
         scaled = total.numpy() * (population.unit / (1 << population.bias_exponent))
         currents[population.name] = _checked(np.rint(scaled), population.name, network)
     return IntInputs(len(images), n_steps, None, currents)

@@ -66,6 +66,85 @@ def add_conv(
 
 
 @njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+def add_conv_transpose(
+    spikes: NDArray[np.uint8],
+    weight: NDArray[np.int32],
+    in_shape: tuple[int, int, int],
+    out_shape: tuple[int, int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    total: NDArray[np.int32],
+) -> None:
+    """Add a kernel to the image behind for each spike; shapes as in add_conv."""
+    c_in, height, width = in_shape
+    c_out, out_height, out_width = out_shape
+    n_group = c_out // groups
+    in_group = c_in // groups
+    for t in range(spikes.shape[0]):
+        for c in range(c_in):
+            first = (c // in_group) * n_group
+            for y in range(height):
+                for x in range(width):
+                    if not spikes[t, (c * height + y) * width + x]:
+                        continue
+                    for i in range(weight.shape[1]):
+                        row = y * stride[0] + i * dilation[0] - padding[0]
+                        if row < 0 or row >= out_height:
+                            continue
+                        for j in range(weight.shape[2]):
+                            column = x * stride[1] + j * dilation[1] - padding[1]
+                            if column < 0 or column >= out_width:
+                                continue
+                            start = (row * out_width + column) * c_out + first
+                            w = weight[c, i, j]
+                            target = total[t, start : start + n_group]
+                            for n in range(n_group):
+                                target[n] += w[n]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+def add_sparse(
+    spikes: NDArray[np.uint8],
+    weight: NDArray[np.int32],
+    rows: NDArray[np.int64],
+    start: NDArray[np.int64],
+    total: NDArray[np.int32],
+) -> None:
+    """total [T, n_out] += weight [nnz] at rows [nnz], those from start[k] to start[k + 1] where input k fires."""
+    for t in range(spikes.shape[0]):
+        target = total[t]
+        for k in range(spikes.shape[1]):
+            if spikes[t, k]:
+                for synapse in range(start[k], start[k + 1]):
+                    target[rows[synapse]] += weight[synapse]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+def pass_gate(spikes: NDArray[np.uint8], index: NDArray[np.int64], passed: NDArray[np.uint8]) -> None:
+    """Spikes passed [T, n_out] of spikes [T, n_in]; the rule of snn/gate.py.
+
+    index [n_out, k]: the inputs of each window in order, -1 for padding; each window has at least one input.
+    """
+    estimate = np.zeros(spikes.shape[1], np.int32)
+    shift = 0
+    for t in range(spikes.shape[0]):
+        while shift < 6 and t >> shift:
+            shift += 1
+        for k in range(estimate.shape[0]):
+            estimate[k] += ((np.int32(spikes[t, k]) << 20) - estimate[k]) >> shift
+        for n in range(index.shape[0]):
+            best = -1
+            chosen = -1
+            for j in range(index.shape[1]):
+                k = index[n, j]
+                if k >= 0 and estimate[k] > best:
+                    best, chosen = estimate[k], k
+            passed[t, n] = spikes[t, chosen]
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
 def limited(x: np.int64, half: int, wraps: bool) -> np.int64:
     """What a register with 2^(bits-1) = half keeps of x; the rule of chip/oracle.py `limit`."""
     if wraps:

@@ -8,33 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from neuroport.chip.synapses import IntArray, IntSynapse, IntWindow, n_synapses, problem, sum_bound
 from neuroport.chip.target import Arithmetic
 from neuroport.errors import DoesNotFitError, InvalidNetworkError
 from neuroport.snn.network import Reset, Role
-from neuroport.snn.operators import ConvGeometry, Shape, conv_geometry
+from neuroport.snn.operators import Shape
 
-IntArray = NDArray[np.int32]
-
-
-@dataclass(frozen=True, eq=False)
-class IntDense:
-    """mantissa: [n_out, n_in] int32; a population of any shape is read in C order."""
-
-    mantissa: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class IntConv2d:
-    """mantissa: [C_out, C_in / groups, kH, kW] int32, cross-correlation as in torch."""
-
-    mantissa: IntArray
-    geometry: ConvGeometry
-
-
-IntSynapse = IntDense | IntConv2d
+Read = Literal["membrane", "count"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +23,8 @@ class IntPopulation:
 
     threshold = threshold_mantissa << threshold shift; bias = bias_mantissa << bias_exponent, mantissa of the
     population's shape. `driven`: every sample adds its own input current, a bias mantissa under the same exponent.
-    `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it).
+    `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it). `gate`: a
+    max-pool gate (snn/gate.py) behind one IntWindow; threshold, bias, decay and clamp mean nothing, its potential is 0.
     """
 
     name: str
@@ -58,6 +39,7 @@ class IntPopulation:
     clamp_until: int
     driven: bool
     unit: int
+    gate: bool = False
 
     @property
     def n_neurons(self) -> int:
@@ -75,12 +57,20 @@ class IntProjection:
     exponent: int = 0
 
 
+@dataclass(frozen=True)
+class IntHead:
+    """One output: a readout population, read by its potential ('membrane') or by its spikes ('count')."""
+
+    population: str
+    read: Read
+
+
 @dataclass(frozen=True, eq=False)
 class IntNetwork:
-    """Populations in topological order with their projections, and the arithmetic they run in.
+    """Populations in topological order with their projections, the arithmetic they run in, and the outputs.
 
     A population of role 'input' is a spike source; under current encoding there is none, and the populations that
-    read the image are `driven`. `readout`: 'membrane' (v after the last step) or 'count' (spikes).
+    read the image are `driven`. `heads`: the class scores first.
 
     Raises:
         DoesNotFitError: a number is outside a range of the arithmetic; layer, value, limit and chip are named.
@@ -91,21 +81,23 @@ class IntNetwork:
     arithmetic: Arithmetic
     populations: tuple[IntPopulation, ...]
     projections: tuple[IntProjection, ...]
-    readout: Literal["membrane", "count"]
+    heads: tuple[IntHead, ...]
 
     def __post_init__(self) -> None:
         """Check shapes and every range of the arithmetic before anything runs: the core's kernels check no bounds."""
-        if not any(p.role == "readout" for p in self.populations):
-            raise InvalidNetworkError("the integer network has no readout population; its answer could not be read")
         order = {p.name: k for k, p in enumerate(self.populations)}
+        if len(order) < len(self.populations):
+            raise InvalidNetworkError("two populations of the integer network share a name; is the file damaged?")
+        _check_heads(self)
         for projection in self.projections:
             if not order.get(projection.pre, len(order)) < order.get(projection.post, -1):
                 raise InvalidNetworkError(f"projection {projection.pre} -> {projection.post} does not run forward")
             _check_shapes(projection, self.by_name[projection.pre], self.by_name[projection.post])
         for population in self.populations:
-            _check_population(population, self)
+            (_check_gate if population.gate else _check_population)(population, self)
         for population in self.populations:
-            _check_synaptic_sums(population, self)
+            if not population.gate:
+                _check_synaptic_sums(population, self)
 
     @cached_property
     def by_name(self) -> Mapping[str, IntPopulation]:
@@ -132,8 +124,13 @@ class IntNetwork:
 
     @property
     def output(self) -> IntPopulation:
-        """The population the answer is read from."""
-        return next(p for p in reversed(self.populations) if p.role == "readout")
+        """The population the class scores are read from."""
+        return self.by_name[self.heads[0].population]
+
+    @property
+    def readout(self) -> Read:
+        """How the class scores are read: potentials after the last step, or numbers of spikes."""
+        return self.heads[0].read
 
     @property
     def n_neurons(self) -> int:
@@ -142,38 +139,50 @@ class IntNetwork:
 
     @property
     def n_synapses(self) -> int:
-        """Synapses on the chip; a convolution's shared weights count once per use."""
+        """Synapses on the chip; shared weights count once per use."""
         return sum(n_synapses(j.synapse) for j in self.projections)
 
 
-def n_synapses(synapse: IntSynapse) -> int:
-    """Connections of one projection, borders included as if nothing were padded away."""
-    if isinstance(synapse, IntDense):
-        return synapse.mantissa.size
-    return synapse.mantissa.size * math.prod(synapse.geometry.out_shape[1:])
-
-
-def sum_bound(synapse: IntSynapse) -> int:
-    """Largest |sum| one step of 0/1 spikes can give: max over neurons of max(sum w+, sum |w-|), exponent left out."""
-    rows = synapse.mantissa.reshape(len(synapse.mantissa), -1).astype(np.int64)
-    return int(max(np.maximum(rows, 0).sum(1).max(initial=0), np.maximum(-rows, 0).sum(1).max(initial=0)))
+def _check_heads(network: IntNetwork) -> None:
+    reads: dict[str, Read] = {}
+    for head in network.heads:
+        p = network.by_name.get(head.population)
+        if p is None or p.role != "readout":
+            raise InvalidNetworkError(
+                f"output '{head.population}' is not a readout population of the integer network; is the file damaged?"
+            )
+        if head.read not in ("membrane", "count") or reads.setdefault(p.name, head.read) != head.read:
+            raise InvalidNetworkError(
+                f"output '{p.name}' is read by '{head.read}'; one of 'membrane' and 'count' is possible, one for all "
+                f"outputs of a population"
+            )
+    if not reads:
+        raise InvalidNetworkError("the integer network has no readout population; its answer could not be read")
 
 
 def _check_shapes(j: IntProjection, pre: IntPopulation, post: IntPopulation) -> None:
-    found = j.synapse.mantissa.shape
-    if isinstance(j.synapse, IntDense):
-        expected: Shape = (post.n_neurons, pre.n_neurons)
-        fits = True
-    else:
-        g = j.synapse.geometry
-        expected = (g.out_shape[0], g.in_shape[0] // g.groups, *g.kernel)
-        made = conv_geometry(g.in_shape, expected, g.stride, g.padding, g.dilation, g.groups)
-        divides = g.in_shape[0] % g.groups == 0 and g.out_shape[0] % g.groups == 0
-        fits = divides and made == g and g.out_shape == post.shape and math.prod(g.in_shape) == pre.n_neurons
-    if not fits or post.role == "input" or found != expected:
+    found = problem(j.synapse, pre.n_neurons, post.n_neurons)
+    if found or post.role == "input":
         raise InvalidNetworkError(
-            f"layer '{post.name}': weights from '{pre.name}' have shape {list(found)}, which does not take "
-            f"{list(pre.shape)} neurons to {list(post.shape)}; is the file from another network?"
+            f"layer '{post.name}': weights from '{pre.name}' {found or 'end at a spike source'}; is the file from "
+            f"another network?"
+        )
+    if isinstance(j.synapse, IntWindow) != post.gate:
+        raise InvalidNetworkError(
+            f"layer '{post.name}': {'a gate cannot add weights' if post.gate else 'windows need a gate'} "
+            f"(from '{pre.name}'); is the file damaged?"
+        )
+
+
+def _check_gate(p: IntPopulation, network: IntNetwork) -> None:
+    if not network.arithmetic.gated_max_pool:
+        raise DoesNotFitError(
+            f"layer '{p.name}' is a max-pool gate, {network.target}'s neurons cannot choose among their inputs; use a "
+            f"recipe with `max_pool: expand`"
+        )
+    if len(network.incoming[p.name]) != 1 or p.driven or p.role == "input" or p.bias_mantissa.shape != p.shape:
+        raise InvalidNetworkError(
+            f"gate '{p.name}' reads {len(network.incoming[p.name])} populations; it needs the spikes of exactly one"
         )
 
 
@@ -223,6 +232,8 @@ def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
     a, chip = network.arithmetic, network.target
     total = 0
     for j in network.incoming[p.name]:
+        if isinstance(j.synapse, IntWindow):
+            continue
         m = j.synapse.mantissa
         low, high = int(m.min(initial=0)), int(m.max(initial=0))
         sheet = a.weights.excitatory if low >= 0 else a.weights.inhibitory if high <= 0 else a.weights.mixed

@@ -89,7 +89,10 @@ class Bias(_Sheet):
 
 
 class Arithmetic(_Sheet):
-    """The integer rules of one chip, as chip/oracle.py executes them."""
+    """The integer rules of one chip, as chip/oracle.py executes them.
+
+    gated_max_pool: whether a population can pass on the spikes of one of its inputs (snn/gate.py).
+    """
 
     weights: WeightSheet
     accumulator_bits: Bits
@@ -101,6 +104,7 @@ class Arithmetic(_Sheet):
     decay_bits: Annotated[int, Field(ge=1, le=16)]
     resets: Annotated[tuple[Literal["zero", "subtract"], ...], Field(strict=False, min_length=1)]
     v_init: bool
+    gated_max_pool: bool = False
 
     @property
     def synaptic_limit(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 class Trace:
     """Everything that happened: spikes [S, T, *shape] uint8 and potentials after reset [S, T, *shape] int64.
 
-    The core and the oracle give potentials of every population, a vendor's simulator those of the readout.
+    The core and the oracle give potentials of every population, a vendor's simulator those of the readouts.
     """
 
     spikes: Mapping[str, NDArray[np.uint8]]

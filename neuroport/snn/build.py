@@ -26,6 +26,7 @@ from neuroport.ann.graph import (
     ReLU,
     Resample,
     Reshape,
+    Squash,
 )
 from neuroport.errors import InvalidNetworkError, UnsupportedOperatorError
 from neuroport.snn import parts
@@ -168,8 +169,9 @@ class _Builder:
                 return self._leaky(node, inputs[0], slope)
             case MaxPool2d():
                 return self._gate(node, node.op, inputs[0])
+        name = node.op.function if isinstance(node.op, Squash) else type(node.op).__name__.lower()
         raise UnsupportedOperatorError(
-            f"operator '{type(node.op).__name__.lower()}' in {node.origin} ('{node.name}') stands in the middle of the "
+            f"operator '{name}' in {node.origin} ('{node.name}') stands in the middle of the "
             f"network: no integrate-and-fire neuron computes it; it is converted only behind the last layer; replace "
             f"it by ReLU or a clamp and train again"
         )

@@ -1,4 +1,4 @@
-"""The exact comparison: every spike of every population at every step, and the readout's potentials."""
+"""The exact comparison: every spike of every population at every step, and the potentials of every readout."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Comparison:
 
 
 def compare(network: IntNetwork, inputs: IntInputs, core: Trace, backend: Trace) -> Comparison:
-    """Compare a backend's trace with the core's, bit for bit: spikes of all populations, potentials of the readout.
+    """Compare a backend's trace with the core's, bit for bit: spikes of all populations, potentials of all readouts.
 
     A population the backend did not return, or returned in another shape, counts as wrong at every step.
     """

@@ -6,7 +6,8 @@ import pytest
 from neuroport.backends.base import Job
 from neuroport.backends.loihi.backend import LavaBackend
 from neuroport.chip.core import run_core
-from neuroport.chip.network import IntDense, IntNetwork, IntProjection
+from neuroport.chip.network import IntNetwork, IntProjection
+from neuroport.chip.synapses import IntDense
 from neuroport.errors import DoesNotFitError
 from neuroport.validation.divergence import compare
 from tests.backends.lava_networks import TARGET, conv_net, dense, driven_net, network, population, source, spikes
@@ -79,22 +80,10 @@ def test_a_planted_difference_is_found(lava, tmp_path):
     assert result.first_mismatch.population == "out"
 
 
-def test_refuses_other_arithmetic_and_skips(tmp_path):
+def test_refuses_other_arithmetic(tmp_path):
     net, inputs = driven_net(5)
     threshold = TARGET.arithmetic.threshold.model_copy(update={"compare": ">="})
     arithmetic = TARGET.arithmetic.model_copy(update={"threshold": threshold})
-    foreign = IntNetwork("mine", arithmetic, net.populations, net.projections, "count")
+    foreign = IntNetwork("mine", arithmetic, net.populations, net.projections, net.heads)
     with pytest.raises(DoesNotFitError, match=r"computes differently from Lava.s .* --backend cpu"):
         LavaBackend().check(Job(TARGET, foreign, inputs, tmp_path))
-    rng = np.random.default_rng(1)
-    populations = [source((4,)), population(rng, "a", (4,)), population(rng, "b", (4,), role="readout")]
-    skipping = network(
-        populations,
-        [
-            IntProjection("input", "a", dense(rng, 4, 4)),
-            IntProjection("a", "b", dense(rng, 4, 4)),
-            IntProjection("input", "b", dense(rng, 4, 4)),
-        ],
-    )
-    with pytest.raises(DoesNotFitError, match="input -> b skips 1 level"):
-        LavaBackend().check(Job(TARGET, skipping, spikes(rng, 1, 4, (4,)), tmp_path))

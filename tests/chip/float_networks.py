@@ -6,9 +6,20 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from neuroport.snn.network import Encoding, Neuron, Population, Projection, SpikingNetwork
-from neuroport.snn.operators import Conv2d, Dense, Operator, conv_geometry
+from neuroport.snn.operators import (
+    Chain,
+    Conv2d,
+    ConvGeometry,
+    ConvTranspose2d,
+    Dense,
+    Operator,
+    Scale,
+    Sparse,
+    conv_geometry,
+)
 from tests.chip.networks import target
 
 MEMBRANE = Neuron(fires=False)
@@ -58,9 +69,20 @@ def _operator(draw: Any, rng: np.random.Generator, shape: tuple[int, ...]) -> Op
         weight = _weights(draw, rng, (groups * draw(st.integers(1, 2)), shape[0] // groups, k, k))
         padding, stride = draw(st.integers(0, 1)), draw(st.integers(1, 2))
         geometry = conv_geometry(shape, weight.shape, (stride, stride), (padding, padding), (1, 1), groups)
-        return Conv2d(weight, geometry)
-    n_out = draw(st.integers(1, 10))
-    return Dense(_weights(draw, rng, (n_out, int(np.prod(shape)))), shape, (n_out,))
+        conv = Conv2d(weight, geometry)
+        return Chain((Scale(np.array([[[0.5]]]), shape), conv)) if draw(st.booleans()) else conv
+    if len(shape) == 3 and draw(st.booleans()):
+        kernel, stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3))), (draw(st.integers(1, 2)), 1)
+        weight = _weights(draw, rng, (shape[0], draw(st.integers(1, 3)), *kernel))
+        sizes = [(n - 1) * s + k for n, s, k in zip(shape[1:], stride, kernel, strict=True)]
+        return ConvTranspose2d(weight, ConvGeometry(shape, (weight.shape[1], *sizes), kernel, stride))
+    n_in, n_out = int(np.prod(shape)), draw(st.integers(1, 10))
+    weight = _weights(draw, rng, (n_out, n_in))
+    if draw(st.booleans()):
+        held = rng.random(weight.shape) < 0.2
+        held[0, 0] = True
+        return Sparse(csr_array(weight * held), shape, (n_out,))
+    return Dense(weight, shape, (n_out,))
 
 
 @st.composite

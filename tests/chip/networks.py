@@ -11,18 +11,20 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from neuroport.ann.graph import MaxPool2d
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.network import (
+from neuroport.chip.network import IntHead, IntNetwork, IntPopulation, IntProjection
+from neuroport.chip.synapses import (
     IntConv2d,
+    IntConvTranspose2d,
     IntDense,
-    IntNetwork,
-    IntPopulation,
-    IntProjection,
-    IntSynapse,
+    IntSparse,
+    IntWeights,
+    IntWindow,
     sum_bound,
 )
 from neuroport.chip.target import Arithmetic, Target, WeightRange, load_target
-from neuroport.snn.operators import conv_geometry
+from neuroport.snn.operators import ConvGeometry, conv_geometry
 
 TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2")
 
@@ -65,15 +67,43 @@ def dense(mantissa: Any, pre: str = "input", post: str = "out", exponent: int = 
     return IntProjection(pre, post, IntDense(np.asarray(mantissa, np.int32)), exponent)
 
 
+def sparse(rows: Sequence[dict[int, int]], pre: str = "input", post: str = "out", exponent: int = 0) -> IntProjection:
+    """A sparse projection with these mantissas {column: mantissa} per post-synaptic neuron."""
+    columns = np.array([c for row in rows for c in row], np.int32)
+    mantissa = np.array([m for row in rows for m in row.values()], np.int32)
+    row_start = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    return IntProjection(pre, post, IntSparse(mantissa, columns, row_start), exponent)
+
+
+def gate(name: str, shape: tuple[int, ...], **changes: Any) -> IntPopulation:
+    """A max-pool gate."""
+    return population(name, shape, **({"role": "hidden", "gate": True, "unit": 1} | changes))
+
+
+def windows(
+    in_shape: tuple[int, ...],
+    out_shape: tuple[int, ...],
+    kernel: tuple[int, int] = (2, 2),
+    pre: str = "input",
+    post: str = "out",
+    **op: Any,
+) -> IntProjection:
+    """The windows of a gate, side by side unless said otherwise."""
+    return IntProjection(pre, post, IntWindow(MaxPool2d(kernel, **({"stride": kernel} | op)), in_shape, out_shape))
+
+
 def network_of(
     arithmetic: Arithmetic,
     populations: Sequence[IntPopulation],
     projections: Sequence[IntProjection] = (),
     readout: Any = "count",
     name: str = "testchip",
+    heads: Sequence[IntHead] | None = None,
 ) -> IntNetwork:
-    """An integer network of these parts."""
-    return IntNetwork(name, arithmetic, tuple(populations), tuple(projections), readout)
+    """An integer network of these parts; its output is the last readout population unless `heads` are given."""
+    if heads is None:
+        heads = [IntHead(p.name, readout) for p in populations if p.role == "readout"][-1:]
+    return IntNetwork(name, arithmetic, tuple(populations), tuple(projections), tuple(heads))
 
 
 def with_arithmetic(network: IntNetwork, arithmetic: Arithmetic) -> IntNetwork:
@@ -121,10 +151,12 @@ def random_weights(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, 
     return m.astype(np.int32)
 
 
+_PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
 def random_conv(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, shape: tuple[int, ...]) -> IntConv2d:
     """A convolution over [C, H, W] with any stride, padding, dilation and groups that leave an output."""
-    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
-    kernel, stride, dilation = draw(pair), draw(pair), draw(pair)
+    kernel, stride, dilation = draw(_PAIR), draw(_PAIR), draw(_PAIR)
     padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
     spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
     if any(n + 2 * p < span for n, p, span in zip(shape[1:], padding, spans, strict=True)):
@@ -136,7 +168,66 @@ def random_conv(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, sha
     return IntConv2d(random_weights(draw, rng, arithmetic, weight_shape), geometry)
 
 
-def _fitted(draw: Any, network_parts: list[tuple[str, IntSynapse]], post: str, a: Arithmetic) -> list[IntProjection]:
+def _image(draw: Any, n: int) -> tuple[int, int, int]:
+    """Any [C, H, W] of n neurons."""
+    c = draw(st.sampled_from([k for k in range(1, n + 1) if n % k == 0]))
+    h = draw(st.sampled_from([k for k in range(1, n // c + 1) if (n // c) % k == 0]))
+    return (c, h, n // c // h)
+
+
+def random_cut_conv(
+    draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, n_in: int, n_out: int
+) -> IntConv2d | IntConvTranspose2d:
+    """A convolution or its transpose between any images of these sizes, padded or cut on any side."""
+    in_shape, out_shape = _image(draw, n_in), _image(draw, n_out)
+    common = [g for g in range(1, min(in_shape[0], out_shape[0]) + 1) if not in_shape[0] % g and not out_shape[0] % g]
+    groups = draw(st.sampled_from(common))
+    padding = draw(st.tuples(st.integers(-2, 3), st.integers(-2, 3)))
+    geometry = ConvGeometry(in_shape, out_shape, draw(_PAIR), draw(_PAIR), padding, draw(_PAIR), groups)
+    if draw(st.booleans()):
+        weight = random_weights(draw, rng, arithmetic, (out_shape[0], in_shape[0] // groups, *geometry.kernel))
+        return IntConv2d(weight, geometry)
+    weight = random_weights(draw, rng, arithmetic, (in_shape[0], out_shape[0] // groups, *geometry.kernel))
+    return IntConvTranspose2d(weight, geometry)
+
+
+def random_sparse(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, n_in: int, n_out: int) -> IntSparse:
+    """A sparse matrix; some rows and columns may be empty."""
+    held = rng.random((n_out, n_in)) < draw(st.sampled_from([0.1, 0.5, 1.0]))
+    held[rng.integers(n_out), rng.integers(n_in)] = True
+    rows, columns = np.nonzero(held)
+    index = draw(st.sampled_from([np.int32, np.int64]))
+    row_start = np.searchsorted(rows, np.arange(n_out + 1)).astype(index)
+    return IntSparse(random_weights(draw, rng, arithmetic, rows.shape), columns.astype(index), row_start)
+
+
+def random_synapse(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, n_in: int, n_out: int) -> IntWeights:
+    """Synapses of any kind from n_in to n_out neurons."""
+    match draw(st.sampled_from(["dense", "sparse", "conv"])):
+        case "dense":
+            return IntDense(random_weights(draw, rng, arithmetic, (n_out, n_in)))
+        case "sparse":
+            return random_sparse(draw, rng, arithmetic, n_in, n_out)
+        case _:
+            return random_cut_conv(draw, rng, arithmetic, n_in, n_out)
+
+
+def random_window(draw: Any, shape: tuple[int, ...]) -> IntWindow:
+    """A max-pool over [C, H, W] as torch allows it: padding of half a kernel at most, any stride and dilation."""
+    kernel, stride, dilation = draw(_PAIR), draw(_PAIR), draw(_PAIR)
+    if any(d * (k - 1) + 1 > n for k, d, n in zip(kernel, dilation, shape[1:], strict=True)):
+        kernel, dilation = (1, 1), (1, 1)
+    padding = tuple(draw(st.integers(0, k // 2)) if d == 1 else 0 for k, d in zip(kernel, dilation, strict=True))
+    spans = [d * (k - 1) + 1 for d, k in zip(dilation, kernel, strict=True)]
+    ceil_mode = draw(st.booleans())
+    out = []
+    for n, span, s, p in zip(shape[1:], spans, stride, padding, strict=True):
+        size = -((n + 2 * p - span) // -s if ceil_mode else -((n + 2 * p - span) // s)) + 1
+        out.append(size - (ceil_mode and (size - 1) * s >= n + p))
+    return IntWindow(MaxPool2d(kernel, stride, (padding[0], padding[1]), dilation, ceil_mode), shape, (shape[0], *out))
+
+
+def _fitted(draw: Any, network_parts: list[tuple[str, IntWeights]], post: str, a: Arithmetic) -> list[IntProjection]:
     """The projections with exponents drawn from those that the accumulator allows together."""
     projections, room = [], a.synaptic_limit
     for k, (pre, synapse) in enumerate(network_parts):
@@ -186,7 +277,8 @@ def _random_population(
 def networks(draw: Any, arithmetics: Sequence[Arithmetic]) -> tuple[IntNetwork, IntInputs]:
     """A network with one to three layers of any kind and inputs for it, every number within its range.
 
-    Layers read the population before by a dense or a convolutional projection; some read an earlier one besides.
+    Layers read the population before by synapses of any kind, or a gate does; some read earlier ones besides, once or
+    twice. A population in the middle may be an output too.
     """
     a = draw(st.sampled_from(arithmetics))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -207,22 +299,30 @@ def networks(draw: Any, arithmetics: Sequence[Arithmetic]) -> tuple[IntNetwork, 
     projections: list[IntProjection] = []
     for k in range(1, draw(st.integers(1, 3)) + 1):
         name, before = f"p{k}", made[-1]
-        parts: list[tuple[str, IntSynapse]] = []
+        if a.gated_max_pool and before.role != "input" and len(before.shape) == 3 and draw(st.booleans()):
+            window = random_window(draw, before.shape)
+            made.append(gate(name, window.out_shape))
+            projections.append(IntProjection(before.name, name, window))
+            continue
+        parts: list[tuple[str, IntWeights]] = []
         if len(before.shape) == 3 and draw(st.booleans()):
             conv = random_conv(draw, rng, a, before.shape)
             parts.append((before.name, conv))
             shape = conv.geometry.out_shape
         else:
             shape = draw(st.one_of(st.tuples(st.integers(1, 9)), st.tuples(st.integers(1, 3), sides, sides)))
-            weight = random_weights(draw, rng, a, (int(np.prod(shape)), before.n_neurons))
-            parts.append((before.name, IntDense(weight)))
-        if draw(st.booleans()):
+            parts.append((before.name, random_synapse(draw, rng, a, before.n_neurons, int(np.prod(shape)))))
+        for _ in range(draw(st.integers(0, 2))):
             other = draw(st.sampled_from(made))
-            weight = random_weights(draw, rng, a, (int(np.prod(shape)), other.n_neurons))
-            parts.insert(draw(st.integers(0, 1)), (other.name, IntDense(weight)))
+            synapse = random_synapse(draw, rng, a, other.n_neurons, int(np.prod(shape)))
+            parts.insert(draw(st.integers(0, 1)), (other.name, synapse))
         incoming = _fitted(draw, parts, name, a)
-        typical = sum(sum_bound(j.synapse) << j.exponent for j in incoming) << a.synaptic_shift
-        made.append(_random_population(draw, rng, a, name, shape, typical, n_steps))
+        typical = sum(sum_bound(synapse) << j.exponent for j, (_, synapse) in zip(incoming, parts, strict=True))
+        made.append(_random_population(draw, rng, a, name, shape, typical << a.synaptic_shift, n_steps))
         projections.extend(incoming)
     made[-1] = replace(made[-1], role="readout")
-    return network_of(a, made, projections, draw(st.sampled_from(["count", "membrane"]))), inputs
+    heads = [IntHead(made[-1].name, draw(st.sampled_from(["count", "membrane"])))]
+    if made[-2].role == "hidden" and draw(st.booleans()):
+        made[-2] = replace(made[-2], role="readout")
+        heads.insert(draw(st.integers(0, 1)), IntHead(made[-2].name, draw(st.sampled_from(["count", "membrane"]))))
+    return network_of(a, made, projections, heads=heads), inputs

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.network import IntProjection, sum_bound
+from neuroport.chip.network import IntHead, IntProjection
 from neuroport.chip.oracle import limit, run_oracle, weigh
+from neuroport.chip.synapses import IntConv2d, sum_bound
 from neuroport.chip.target import Register
 from neuroport.snn.operators import conv_geometry
 from tests.chip.networks import (
     TARGETS,
-    IntConv2d,
     currents_of,
     dense,
     network_of,
@@ -44,7 +44,7 @@ def lost_of(network, inputs, trace):
     """(overflows, floored) of each population, from the oracle's potentials and the rule of chip/oracle.py."""
     a, found = network.arithmetic, {}
     for p in network.populations:
-        if p.role == "input":
+        if p.role == "input" or p.gate:
             found[p.name] = (0, 0)
             continue
         v = trace.potentials[p.name]
@@ -80,9 +80,12 @@ def assert_core_is_oracle(network, inputs):
     for name, v in oracle.potentials.items():
         assert run.trace.potentials[name].dtype == np.int64
         np.testing.assert_array_equal(run.trace.potentials[name], v, err_msg=name)
-    out = network.output.name
-    read = oracle.spikes[out].sum(1) if network.readout == "count" else oracle.potentials[out][:, -1]
-    np.testing.assert_array_equal(run.readout, read.reshape(inputs.n_samples, -1))
+    assert run.readouts.keys() == {head.population for head in network.heads}
+    for head in network.heads:
+        name = head.population
+        read = oracle.spikes[name].sum(1) if head.read == "count" else oracle.potentials[name][:, -1]
+        np.testing.assert_array_equal(run.readouts[name], read.reshape(inputs.n_samples, -1))
+    np.testing.assert_array_equal(run.readout, run.readouts[network.output.name])
     lost = lost_of(network, inputs, oracle)
     assert {name: (run.overflows[name], run.floored[name]) for name in lost} == lost
     return oracle
@@ -270,6 +273,19 @@ def test_record_modes_differ_only_in_what_they_keep(many):
     for name, raster in spikes.trace.spikes.items():
         np.testing.assert_array_equal(raster, everything.trace.spikes[name])
     np.testing.assert_array_equal(spikes.trace.potentials["out"], everything.trace.potentials["out"])
+
+
+def test_readout_mode_keeps_the_potentials_of_membrane_heads_alone(many):
+    network, inputs = many
+    parts = tuple(replace(p, role="readout") if p.name == "a" else p for p in network.populations)
+    two = replace(network, populations=parts, heads=(IntHead("out", "membrane"), IntHead("a", "count")))
+    run, everything = run_core(two, inputs, record="readout"), run_core(two, inputs, record="all")
+    assert (run.trace.spikes, set(run.trace.potentials)) == ({}, {"out"})
+    np.testing.assert_array_equal(run.trace.potentials["out"], everything.trace.potentials["out"])
+    assert run.readouts.keys() == {"out", "a"}
+    np.testing.assert_array_equal(run.readouts["a"], everything.counts["a"].reshape(20, -1))
+    np.testing.assert_array_equal(run.readout, everything.trace.potentials["out"][:, -1])
+    assert set(run_core(two, inputs, record="spikes").trace.potentials) == {"a", "out"}
 
 
 def test_progress_adds_up_to_the_number_of_samples(many):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import h5py
 import numpy as np
@@ -11,10 +11,12 @@ from hypothesis import given, settings
 
 from neuroport.chip.files import read_inputs, read_network, read_trace, write_inputs, write_network, write_trace
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.network import IntConv2d
+from neuroport.chip.network import IntHead
 from neuroport.chip.oracle import run_oracle
-from neuroport.errors import BundleError
-from tests.chip.networks import TARGETS, dense, network_of, networks, population, source, spikes_of, target
+from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense
+from neuroport.errors import BundleError, InvalidNetworkError
+from neuroport.snn.operators import ConvGeometry, conv_geometry
+from tests.chip.networks import TARGETS, dense, network_of, networks, population, source, sparse, spikes_of, target
 
 ARITHMETICS = [target(name).arithmetic for name in TARGETS]
 
@@ -32,6 +34,16 @@ def assert_same_fields(a, b, but):
             assert type(x) is type(y), field.name
 
 
+def assert_same_synapse(a, b):
+    assert type(a) is type(b)
+    for field in fields(a):
+        x, y = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(x, np.ndarray):
+            assert_same_array(x, y)
+        else:
+            assert x == y
+
+
 @given(networks(ARITHMETICS))
 @settings(max_examples=60)
 def test_network_and_inputs_come_back_bit_for_bit(tmp_path_factory, case):
@@ -40,16 +52,13 @@ def test_network_and_inputs_come_back_bit_for_bit(tmp_path_factory, case):
     write_network(folder / "network.h5", network)
     write_inputs(folder / "inputs.h5", inputs)
     read, again = read_network(folder / "network.h5"), read_inputs(folder / "inputs.h5")
-    assert (read.target, read.arithmetic, read.readout) == (network.target, network.arithmetic, network.readout)
+    assert (read.target, read.arithmetic, read.heads) == (network.target, network.arithmetic, network.heads)
     for p, q in zip(network.populations, read.populations, strict=True):
         assert_same_fields(p, q, but=("bias_mantissa",))
         assert_same_array(p.bias_mantissa, q.bias_mantissa)
     for j, k in zip(network.projections, read.projections, strict=True):
         assert (j.pre, j.post, j.exponent) == (k.pre, k.post, k.exponent)
-        assert type(j.synapse) is type(k.synapse)
-        assert_same_array(j.synapse.mantissa, k.synapse.mantissa)
-        if isinstance(j.synapse, IntConv2d):
-            assert j.synapse.geometry == k.synapse.geometry
+        assert_same_synapse(j.synapse, k.synapse)
     assert (again.n_samples, again.n_steps) == (inputs.n_samples, inputs.n_steps)
     assert again.currents.keys() == inputs.currents.keys()
     for name, x in inputs.currents.items():
@@ -96,6 +105,29 @@ def test_more_than_ten_populations_keep_their_order(tmp_path):
     assert read.depth == network.depth
     with h5py.File(tmp_path / "n.h5") as f:
         assert f["populations/13"].attrs["depth"] == 13
+
+
+def test_file_of_neuroport_0_1(tmp_path):
+    """One output named by an attribute, no kinds of synapses, no gates."""
+    conv = IntConv2d(
+        np.full((2, 1, 2, 2), 2, np.int32), conv_geometry((1, 3, 3), (2, 1, 2, 2), (1, 1), (0, 0), (1, 1), 1)
+    )
+    parts = [source((1, 3, 3)), population("a", (2, 2, 2), role="readout"), population("out", (4,))]
+    links = [replace(dense([[2]], post="a"), synapse=conv), dense(np.full((4, 8), 2), pre="a")]
+    network = network_of(ARITHMETICS[0], parts, links, readout="membrane")
+    path = tmp_path / "n.h5"
+    write_network(path, network)
+    with h5py.File(path, "a") as f:
+        f.attrs["readout"] = "membrane"
+        del f["heads"]
+        for group in f["populations"].values():
+            del group.attrs["gate"]
+        for group in f["projections"].values():
+            del group.attrs["kind"]
+    read = read_network(path)
+    assert read.heads == (IntHead("out", "membrane"),)
+    assert [type(j.synapse) for j in read.projections] == [IntConv2d, IntDense]
+    assert_same_synapse(read.projections[0].synapse, conv)
 
 
 READERS = {"network": read_network, "inputs": read_inputs, "trace": read_trace}
@@ -160,6 +192,49 @@ def test_network_file_with_a_part_missing(written, name):
             del f["projections"]
             f.move("populations/0", "populations/1")
     assert_refused("network", written / "network.h5")
+
+
+@pytest.fixture
+def thin(tmp_path):
+    """A network file with a sparse and a transposed convolutional projection."""
+    up = IntConvTranspose2d(np.full((1, 1, 2, 2), 2, np.int32), ConvGeometry((1, 2, 2), (1, 4, 4), (2, 2), (2, 2)))
+    parts = [source((1, 2, 2)), population("a", (1, 4, 4), role="hidden"), population("out", (2,))]
+    links = [replace(dense([[2]], post="a"), synapse=up), sparse([{0: 2}, {3: 2, 15: 4}], pre="a")]
+    path = tmp_path / "network.h5"
+    write_network(path, network_of(target("cpu").arithmetic, parts, links))
+    read_network(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["projections/1/columns", "projections/1/row_start", "heads/0", "projections/0/mantissa"]
+)
+def test_sparse_network_with_a_part_missing(thin, name):
+    with h5py.File(thin, "a") as f:
+        del f[name]
+        if name == "heads/0":
+            f.create_group("heads/1")
+    assert_refused("network", thin)
+
+
+@pytest.mark.parametrize(("key", "value"), [("kind", "fuzzy"), ("stride", "two"), ("groups", "some")])
+def test_projection_of_an_unknown_kind_or_geometry(thin, key, value):
+    with h5py.File(thin, "a") as f:
+        f["projections/0"].attrs[key] = value
+    assert_refused("network", thin)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("columns", [0, 3, 16]), ("columns", [0, 15, 3]), ("row_start", [0, 1, 4]), ("columns", [0.0, 3.0, 15.0])],
+)
+def test_indices_that_point_elsewhere_are_refused_when_read(thin, name, value):
+    """The core's kernels check no bounds."""
+    with h5py.File(thin, "a") as f:
+        del f[f"projections/1/{name}"]
+        f[f"projections/1/{name}"] = np.array(value)
+    with pytest.raises(InvalidNetworkError, match=r"layer 'out': weights from 'a' .* is the file from another"):
+        read_network(thin)
 
 
 def test_damaged_bytes_in_the_weights(written):

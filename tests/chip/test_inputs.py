@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from neuroport.chip.core import run_core
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.quantize import quantize
 from neuroport.errors import DataError, DoesNotFitError
@@ -97,6 +100,53 @@ def test_rate_code_of_values_outside_0_to_1_is_refused(pixel):
     made = quantize(network, target("cpu"), 4, images=np.ones((1, 1), np.float32)).network
     with pytest.raises(DataError, match="between 0 and 1") as caught:
         encode_inputs(network, made, np.array([[pixel]], np.float32), 4)
+    assert caught.value.exit_code == 2
+
+
+def test_on_and_off_channels_carry_both_signs():
+    n = 2
+    network = replace(one_layer(np.ones((1, 2 * n)).reshape(1, -1)), n_signs=2, input_scale=2.0)
+    made = quantize(network, target("cpu"), 4, images=np.ones((1, n), np.float32)).network
+    inputs = encode_inputs(network, made, np.array([[2.0, -1.0]], np.float32), 4)
+    # |x| / 2: a spike at every step of the first on channel, at every other of the second off channel
+    assert inputs.spikes.sum(1).tolist() == [[4, 0, 0, 2]]
+
+
+def events(n_samples=2, n_steps=6, shape=(2, 3)):
+    """A network that reads recorded spikes, and recordings for it."""
+    rng = np.random.default_rng(0)
+    network = replace(one_layer(rng.uniform(-1, 1, (2, 6))), encoding="events")
+    network = replace(network, populations=(float_population("input", shape, role="input"), network.output))
+    return network, rng.integers(0, 2, (n_samples, n_steps, *shape)).astype(np.uint8)
+
+
+def test_events_go_in_as_they_are():
+    network, recorded = events()
+    made = quantize(network, target("loihi-sim"), 6, images=recorded).network
+    assert made.input.shape == (2, 3)
+    inputs = encode_inputs(network, made, recorded, 6)
+    assert (inputs.n_samples, inputs.n_steps, inputs.currents) == (2, 6, {})
+    np.testing.assert_array_equal(inputs.spikes, recorded)
+    assert run_core(made, inputs).counts["input"].tolist() == recorded.sum(1).tolist()
+
+
+def test_events_are_weighted_by_their_rates():
+    """Recordings, or their mean over time: the same integers."""
+    network, recorded = events(n_samples=5)
+    one = quantize(network, target("loihi-sim"), 6, images=recorded).network
+    two = quantize(network, target("loihi-sim"), 6, images=recorded.mean(1, dtype=np.float32)).network
+    assert one.output.unit == two.output.unit
+    np.testing.assert_array_equal(one.projections[0].synapse.mantissa, two.projections[0].synapse.mantissa)
+
+
+@pytest.mark.parametrize(
+    ("change", "n_steps"), [(lambda x: x, 7), (lambda x: x * 2, 6), (lambda x: x[:, :, :1], 6), (lambda x: x[0], 6)]
+)
+def test_events_of_another_length_shape_or_value_are_refused(change, n_steps):
+    network, recorded = events()
+    made = quantize(network, target("loihi-sim"), 6, images=recorded).network
+    with pytest.raises(DataError, match="event data h") as caught:
+        encode_inputs(network, made, change(recorded), n_steps)
     assert caught.value.exit_code == 2
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.network import IntConv2d, IntProjection, sum_bound
+from neuroport.chip.network import IntHead, IntProjection
+from neuroport.chip.synapses import IntConv2d, sum_bound
 from neuroport.errors import DataError, InvalidNetworkError
 from neuroport.snn.operators import conv_geometry
 from tests.chip.networks import dense, network_of, population, source, spikes_of, target
@@ -68,10 +69,9 @@ GEOMETRY = conv_geometry((2, 4, 4), (4, 2, 3, 3), (1, 1), (0, 0), (1, 1), 1)
         ({}, (4, 2, 3, 2), (4, 2, 2)),
         ({}, (4, 1, 3, 3), (4, 2, 2)),
         ({"groups": 2}, (4, 2, 3, 3), (4, 2, 2)),
-        ({}, (4, 2, 3, 3), (16,)),
+        ({}, (4, 2, 3, 3), (15,)),
         ({"in_shape": (2, 4, 5)}, (4, 2, 3, 3), (4, 2, 2)),
-        ({"padding": (1, 1)}, (4, 2, 3, 3), (4, 2, 2)),
-        ({"out_shape": (4, 3, 3)}, (4, 2, 3, 3), (4, 3, 3)),
+        ({"out_shape": (4, 3, 3)}, (4, 2, 3, 3), (4, 2, 2)),
         ({"groups": 3}, (4, 0, 3, 3), (4, 2, 2)),
     ],
 )
@@ -93,12 +93,22 @@ def test_synapses_onto_a_spike_source():
         network_of(LOIHI, [source(), source(name="late"), population()], [dense([[2]], post="late")])
 
 
-def test_matching_convolution_is_accepted():
-    synapse = IntConv2d(np.full((4, 2, 3, 3), 2, np.int32), GEOMETRY)
-    network = network_of(
-        LOIHI, [source((2, 4, 4)), population("out", (4, 2, 2))], [IntProjection("input", "out", synapse)]
-    )
-    assert network.n_synapses == 4 * 2 * 3 * 3 * 4
+@pytest.mark.parametrize(
+    ("changes", "post"),
+    [
+        ({}, (4, 2, 2)),
+        ({}, (16,)),
+        ({}, (2, 8)),
+        ({"padding": (1, -1)}, (4, 2, 2)),
+        ({"padding": (-1, 0), "out_shape": (4, 3, 3)}, (4, 3, 3)),
+    ],
+)
+def test_matching_convolution_is_accepted(changes, post):
+    """Padding may be negative or of one side only, and the population's shape another one of as many neurons."""
+    synapse = IntConv2d(np.full((4, 2, 3, 3), 2, np.int32), replace(GEOMETRY, **changes))
+    network = network_of(LOIHI, [source((2, 4, 4)), population("out", post)], [IntProjection("input", "out", synapse)])
+    if not changes:
+        assert network.n_synapses == 4 * 2 * 3 * 3 * 4
 
 
 def test_biases_of_another_shape():
@@ -128,3 +138,27 @@ def test_inputs_of_another_network(network, inputs):
     with pytest.raises(DataError, match="encode the inputs for this network") as caught:
         run_core(network, inputs)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("heads", "problem"),
+    [
+        ([], "no readout population"),
+        ([IntHead("nosuch", "count")], "output 'nosuch' is not a readout population"),
+        ([IntHead("hidden", "count")], "output 'hidden' is not a readout population"),
+        ([IntHead("a", "count"), IntHead("a", "membrane")], "output 'a' is read by 'membrane'; one of"),
+        ([IntHead("a", "loudness")], "output 'a' is read by 'loudness'; one of 'membrane' and 'count' is possible"),
+    ],
+)
+def test_outputs_that_cannot_be_read(heads, problem):
+    parts = [population("hidden", role="hidden", driven=True), population("a"), population("b")]
+    links = [dense([[2]], "hidden", "a"), dense([[2]], "a", "b")]
+    with pytest.raises(InvalidNetworkError, match=problem):
+        network_of(LOIHI, parts, links, heads=heads)
+    network = network_of(LOIHI, parts, links, heads=[IntHead("a", "count"), IntHead("b", "membrane")])
+    assert (network.output.name, network.readout) == ("a", "count")
+
+
+def test_populations_of_one_name():
+    with pytest.raises(InvalidNetworkError, match="two populations of the integer network share a name"):
+        network_of(LOIHI, [source((2,)), population("a", (3,)), population("a", (4,))], [])

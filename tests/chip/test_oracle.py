@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.network import IntConv2d, IntDense
 from neuroport.chip.oracle import limit, run_oracle, weigh
+from neuroport.chip.synapses import IntConv2d, IntDense
 from neuroport.chip.target import Register
 from neuroport.snn.operators import conv_geometry
 from tests.chip.networks import (

@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import encode_inputs
-from neuroport.chip.network import IntDense
 from neuroport.chip.quantize import quantize
+from neuroport.chip.synapses import IntDense, sum_bound
 from neuroport.errors import DoesNotFitError
 from neuroport.snn.network import Neuron, Projection, SpikingNetwork
-from neuroport.snn.operators import Conv2d, conv_geometry
+from neuroport.snn.operators import (
+    Conv2d,
+    Sparse,
+    conv_geometry,
+)
+from neuroport.snn.sparse import materialize
 from tests.chip.float_networks import MEMBRANE, float_dense, float_networks, float_population, one_layer
 from tests.chip.networks import TARGETS, target, weight_range
 
@@ -44,10 +49,11 @@ def unit_of(population, arithmetic):
     return population.unit >> arithmetic.synaptic_shift
 
 
-def operators_of(network, name):
-    """Operators of the projections into a population that become synapses, in order."""
+def weights_into(network, name):
+    """The weights of the projections into a population that become synapses, in order."""
     analog = network.encoding == "current"
-    return [j.operator for j in network.incoming[name] if not (analog and j.pre == network.input.name)]
+    synaptic = [j.operator for j in network.incoming[name] if not (analog and j.pre == network.input.name)]
+    return [op.matrix.data if isinstance(op, Sparse) else op.weight for op in map(materialize, synaptic)]
 
 
 def quantize_one(weight, target_name="loihi-sim", bias=None, n_steps=32, images=None, **network):
@@ -79,19 +85,18 @@ def test_quantized_integers_respect_every_range(name, data):
         assert p.reset in a.resets
         assert p.decay == round((1 - neuron.leak) * 2**a.decay_bits)
         total = 0
-        for j, op in zip(made.incoming[p.name], operators_of(network, p.name), strict=True):
-            sheet = weight_range(a, sign_of(op.weight))
+        for j, weight in zip(made.incoming[p.name], weights_into(network, p.name), strict=True):
+            sheet = weight_range(a, sign_of(weight))
             m = j.synapse.mantissa
             assert m.dtype == np.int32
-            assert m.shape == op.weight.shape
+            assert m.shape == weight.shape
             assert sheet.minimum <= m.min()
             assert m.max() <= sheet.maximum
             assert not (m % sheet.step).any()
-            assert (m * op.weight >= 0).all()  # no sign is lost
+            assert (m * weight >= 0).all()  # no sign is lost
             assert m.any()
             assert 0 <= j.exponent <= a.weights.exponent_max
-            rows = m.reshape(len(m), -1).astype(object) << j.exponent
-            total += max(np.maximum(rows, 0).sum(1).max(), np.maximum(-rows, 0).sum(1).max())
+            total += sum_bound(j.synapse) << j.exponent
         assert total <= a.synaptic_limit
 
 
@@ -105,9 +110,9 @@ def test_rounding_errors_are_at_most_half_a_unit(name, data):
     for account, p in zip(made.layers, (p for p in made.network.populations if p.role != "input"), strict=True):
         unit = unit_of(p, a)
         n_clipped = n_weights = 0
-        for j, op in zip(made.network.incoming[p.name], operators_of(network, p.name), strict=True):
-            sheet = weight_range(a, sign_of(op.weight))
-            exact = op.weight * unit / 2**j.exponent
+        for j, weight in zip(made.network.incoming[p.name], weights_into(network, p.name), strict=True):
+            sheet = weight_range(a, sign_of(weight))
+            exact = weight * unit / 2**j.exponent
             inside = (exact >= sheet.minimum - sheet.step / 2) & (exact <= sheet.maximum + sheet.step / 2)
             error = np.abs(j.synapse.mantissa - exact)
             assert error[inside].max(initial=0) <= sheet.step / 2 * (1 + 1e-12)

@@ -14,8 +14,9 @@ import pytest
 from neuroport.chip.core import run_core
 from neuroport.chip.files import read_network, write_network
 from neuroport.chip.inputs import encode_inputs
-from neuroport.chip.network import IntConv2d, IntNetwork, IntProjection
+from neuroport.chip.network import IntNetwork, IntProjection
 from neuroport.chip.quantize import quantize
+from neuroport.chip.synapses import IntConv2d
 from neuroport.errors import ConversionError, DoesNotFitError
 from neuroport.snn.network import Neuron
 from neuroport.snn.operators import conv_geometry

@@ -151,3 +151,7 @@ def test_empty_file(tmp_path):
     path = tmp_path / "empty.yaml"
     path.write_text("")
     assert "holds NoneType" in refusal(path)
+
+
+def test_only_the_reference_core_has_gates():
+    assert {name for name in TARGETS if load_target(name).arithmetic.gated_max_pool} == {"cpu"}

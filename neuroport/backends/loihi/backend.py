@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +15,40 @@ from numpy.typing import NDArray
 from neuroport.backends.base import Job
 from neuroport.backends.supervise import Deadlines, new_token, run_worker
 from neuroport.chip.files import write_inputs, write_network
-from neuroport.chip.network import IntDense, IntNetwork, IntPopulation
+from neuroport.chip.network import IntNetwork, IntPopulation
+from neuroport.chip.synapses import (
+    IntConv2d,
+    IntConvTranspose2d,
+    IntSynapse,
+    IntWindow,
+    as_sparse,
+    n_synapses,
+)
 from neuroport.chip.target import Target
 from neuroport.chip.trace import Trace
 from neuroport.errors import DoesNotFitError, ToolchainMissingError, WorkerError
 from neuroport.interpreters import child_environment
+from neuroport.snn.operators import conv_geometry
 from neuroport.toolchains import Toolchain, ensure
 
 _WORKER = Path(__file__).parent / "worker" / "main.py"
 _START_S = 120.0
 _SAMPLE_S = 60.0
+_INT8_MAX = 127
 _SLOWEST_MACS_PER_S = 1e7  # far below what Lava reaches: deadlines are for hangs, not for slow machines
 
 
 class LavaBackend:
-    """Runs on lava-nc's fixed-point process models: Dense, Conv, LIF, and an IF neuron of ours where LIF ends."""
+    """Runs on lava-nc's fixed-point process models: Dense, Sparse, Conv, LIF.
+
+    Our own are an IF neuron where LIF ends and a delay of spikes where a projection skips levels.
+    """
 
     name = "lava"
     summary = "Intel's Lava simulator (lava-nc, fixed-point models)"
 
     def check(self, job: Job) -> None:
-        """Refuse arithmetic that Lava does not have, and paths of different length.
+        """Refuse arithmetic that Lava does not have.
 
         Raises:
             DoesNotFitError: what it is, and what to do.
@@ -46,13 +61,6 @@ class LavaBackend:
                 f"target '{job.target.name}' computes differently from Lava's fixed-point models; use --backend cpu"
             )
         _check_ranges(job)
-        depth = job.network.depth
-        for j in job.network.projections:
-            if depth[j.post] != depth[j.pre] + 1:
-                raise DoesNotFitError(
-                    f"projection {j.pre} -> {j.post} skips {depth[j.post] - depth[j.pre] - 1} levels; the Lava worker "
-                    f"has no delays; use --backend cpu"
-                )
 
     def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
         """Make the Lava environment on first use, check it on every other."""
@@ -60,13 +68,14 @@ class LavaBackend:
         return {f"lava:{name}": packages[name] for name in ("lava-nc", "numpy", "scipy") if name in packages}
 
     def run(self, job: Job) -> Trace:
-        """All spikes, and potentials of the readout, on Lava.
+        """All spikes, and potentials of the readout populations, on Lava.
 
         Raises:
             ToolchainMissingError: the Lava environment cannot be made. WorkerError: Lava failed, hung or was killed.
         """
         toolchain = _toolchain(job.target, job.on_message)
-        write_network(job.work_dir / "network.h5", job.network)
+        network = lowered(job.network)
+        write_network(job.work_dir / "network.h5", network)
         write_inputs(job.work_dir / "inputs.h5", job.inputs)
         token = new_token()
         run_worker(
@@ -74,7 +83,7 @@ class LavaBackend:
             token=token,
             work_dir=job.work_dir,
             environment=child_environment({"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}),
-            deadlines=_deadlines(job.network, job.inputs.n_steps),
+            deadlines=_deadlines(network, job.inputs.n_steps),
             on_progress=job.on_progress,
         )
         return _read_results(job)
@@ -86,6 +95,11 @@ def _check_ranges(job: Job) -> None:
     Source: lava-nc 0.10.0, lava/utils/weightutils.py l.204-295; lava/proc/lif/models.py l.84-85, l.262.
     """
     for j in job.network.projections:
+        if isinstance(j.synapse, IntWindow):
+            raise DoesNotFitError(
+                f"layer '{j.post}' is a max-pool gate, Lava has no process that chooses among its inputs; use "
+                f"--backend cpu, or a recipe with `max_pool: expand`"
+            )
         m = j.synapse.mantissa
         low, high = int(m.min()), int(m.max())
         is_mixed = low < 0 < high
@@ -112,13 +126,43 @@ def _toolchain(target: Target, on_message: Callable[[str], None]) -> Toolchain:
     return ensure(target.toolchain.spec, on_progress=on_message)
 
 
-def _deadlines(network: IntNetwork, n_steps: int) -> Deadlines:
-    macs = sum(
-        j.synapse.mantissa.size * (1 if isinstance(j.synapse, IntDense) else np.prod(j.synapse.geometry.in_shape[1:]))
-        for j in network.projections
+def lowered(network: IntNetwork) -> IntNetwork:
+    """The same network with what Lava's Conv does not compute as sparse synapses.
+
+    Lava pads alike on both sides, never cuts, derives the output's shape itself, and holds geometry in 8 bits; it has
+    no transposed convolution.
+    Source: lava-nc 0.10.0, lava/proc/conv/utils.py l.82-141, lava/proc/conv/models.py l.25-31.
+    """
+    projections = []
+    for j in network.projections:
+        if isinstance(j.synapse, IntConvTranspose2d) or (isinstance(j.synapse, IntConv2d) and not _is_plain(j.synapse)):
+            j = replace(j, synapse=as_sparse(j.synapse))
+        projections.append(j)
+    return replace(network, projections=tuple(projections))
+
+
+def _is_plain(conv: IntConv2d) -> bool:
+    g = conv.geometry
+    small = max(*g.kernel, *g.stride, *g.padding, *g.dilation, g.groups) <= _INT8_MAX
+    return (
+        small
+        and min(g.padding) >= 0
+        and conv_geometry(g.in_shape, conv.mantissa.shape, g.stride, g.padding, g.dilation, g.groups) == g
     )
-    step_s = 0.05 * len(network.populations) + float(macs) / _SLOWEST_MACS_PER_S
+
+
+def _deadlines(network: IntNetwork, n_steps: int) -> Deadlines:
+    step_s = 0.05 * len(network.populations) + sum(_macs(j.synapse) for j in network.projections) / _SLOWEST_MACS_PER_S
     return Deadlines(_START_S + 10 * step_s, _SAMPLE_S + n_steps * step_s)
+
+
+def _macs(synapse: IntSynapse) -> int:
+    """Multiplications of one step: Lava computes a convolution at stride 1, with the zeros between dilated taps."""
+    if not isinstance(synapse, IntConv2d):
+        return n_synapses(synapse)
+    g = synapse.geometry
+    padded = [n + 2 * p for n, p in zip(g.in_shape[1:], g.padding, strict=True)]
+    return math.prod(synapse.mantissa.shape[:2]) * math.prod(g.span) * math.prod(padded)
 
 
 def _read_results(job: Job) -> Trace:

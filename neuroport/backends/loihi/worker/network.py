@@ -1,4 +1,4 @@
-"""Builds the Lava processes of an integer network: sources, connections, neurons."""
+"""Builds the Lava processes of an integer network: sources, delays, connections, neurons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
 from lava.proc.io.source import RingBuffer
+from lava.proc.sparse.process import Sparse
+from neuroport_lava.delays import SpikeDelay
 from neuroport_lava.neurons import IntegrateFire, SampleLIF, Samples
+from scipy.sparse import csr_matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +36,9 @@ class Job:
 def read_job(work_dir: Path) -> Job:
     """Everything in network.h5 and inputs.h5, as plain dictionaries and arrays."""
     with h5py.File(work_dir / "network.h5", "r") as f:
-        populations = [_scalars(f["populations"][str(k)], "bias_mantissa") for k in range(len(f["populations"]))]
+        populations = [_contents(f["populations"][str(k)]) for k in range(len(f["populations"]))]
         n_projections = len(f["projections"]) if "projections" in f else 0
-        projections = [_scalars(f["projections"][str(k)], "mantissa") for k in range(n_projections)]
+        projections = [_contents(f["projections"][str(k)]) for k in range(n_projections)]
         arithmetic = json.loads(f.attrs["arithmetic"])
     if arithmetic["synaptic_shift"] != 6 or arithmetic["decay_bits"] != 12:
         raise ValueError("Lava computes with a shift of 6 and decays of 12 bits; this network asks for others")
@@ -49,14 +52,15 @@ def read_job(work_dir: Path) -> Job:
         return Job(populations, projections, int(f.attrs["n_samples"]), int(f.attrs["n_steps"]), spikes, currents)
 
 
-def _scalars(group: h5py.Group, array: str) -> dict[str, Any]:
+def _contents(group: h5py.Group) -> dict[str, Any]:
+    """Attributes as Python's own types, and the arrays."""
     out: dict[str, Any] = dict(group.attrs.items())
     for key, value in out.items():
         if isinstance(value, np.ndarray):
             out[key] = tuple(int(n) for n in value)
         elif isinstance(value, (np.integer, np.bool_)):
             out[key] = int(value)
-    out[array] = group[array][()]
+    out.update({name: dataset[()] for name, dataset in group.items()})
     return out
 
 
@@ -66,36 +70,54 @@ def lava_order(x: np.ndarray) -> np.ndarray:
 
 
 class Network:
-    """The processes of one network and its run."""
+    """The processes of one network and its run.
 
-    def __init__(self, neurons: dict[str, Any], others: list[Any], max_depth: int) -> None:
-        self.neurons, self.others, self.max_depth = neurons, others, max_depth
+    parts: a process of each set that connections join, for Lava compiles and runs only what it reaches from one
+    (lava-nc 0.10.0, lava/magma/compiler/compiler_graphs.py l.106-163); the sets run one after the other.
+    """
+
+    def __init__(self, parts: list[Any], others: list[Any], max_depth: int) -> None:
+        self.parts, self.others, self.max_depth = parts, others, max_depth
         self.started = False
 
     def run(self, n_steps: int, on_start: Callable[[Mapping[str, Any]], None]) -> None:
         """Run Lava for n_steps; on_start gets the operating system processes once they exist."""
-        last = list(self.neurons.values())[-1]
         config = Loihi2SimCfg(select_tag="fixed_pt")
         if not self.started:
-            last.create_runtime(run_cfg=config)
+            actors: dict[str, Any] = {}
+            for k, process in enumerate(self.parts):
+                process.create_runtime(run_cfg=config)
+                actors.update(self._actors(process.runtime, k))
             self.started = True
-            on_start(self._actors(last.runtime))
-        last.run(condition=RunSteps(num_steps=n_steps), run_cfg=config)
+            on_start(actors)
+        for process in self.parts:
+            process.run(condition=RunSteps(num_steps=n_steps), run_cfg=config)
 
     @staticmethod
-    def _actors(runtime: Any) -> dict[str, Any]:
+    def _actors(runtime: Any, part: int) -> dict[str, Any]:
         actors = runtime._messaging_infrastructure.actors
         names = [process.name for process in runtime._executable.proc_builders]
-        names += [f"runtime service {k}" for k in range(len(actors) - len(names))]
+        names += [f"runtime service {k} of part {part}" for k in range(len(actors) - len(names))]
         return dict(zip(names, actors, strict=True))
+
+
+def parts_of(job: Job) -> list[str]:
+    """One population of each set that projections join; never a spike source, which nothing would run alone."""
+    part = {p["name"]: p["name"] for p in job.populations}
+    for j in job.projections:
+        old, new = part[j["pre"]], part[j["post"]]
+        part = {name: new if mine == old else mine for name, mine in part.items()}
+    last = {part[p["name"]]: p["name"] for p in job.populations if p["role"] != "input"}
+    return list(last.values())
 
 
 def build(job: Job, work_dir: Path) -> Network:
     """Processes for every population and projection, connected."""
     neurons: dict[str, Any] = {}
-    others: list[Any] = []  # kept alive: sources and connections
-    out_ports: dict[str, Any] = {}
+    others: list[Any] = []  # kept alive: sources, delays and connections
+    out_ports: dict[tuple[str, int], Any] = {}  # by population and delay
     depth = {p["name"]: p["depth"] for p in job.populations}
+    n_neurons = {p["name"]: p["bias_mantissa"].size for p in job.populations}
     for k, p in enumerate(job.populations):
         if p["role"] == "input":
             if job.spikes is None:
@@ -103,19 +125,24 @@ def build(job: Job, work_dir: Path) -> Network:
             source = RingBuffer(data=np.ascontiguousarray(job.spikes.T).astype(np.int32))
             source.name = p["name"]
             others.append(source)
-            out_ports[p["name"]] = source.s_out
+            out_ports[p["name"], 0] = source.s_out
         else:
             neurons[p["name"]] = _neuron(k, p, job, work_dir)
-            out_ports[p["name"]] = neurons[p["name"]].s_out
+            out_ports[p["name"], 0] = neurons[p["name"]].s_out
     for j in job.projections:
-        if depth[j["post"]] != depth[j["pre"]] + 1:
-            raise ValueError(f"{j['pre']} -> {j['post']} skips levels: it would need a delay")
-        connection = _connection(j)
+        pre, delay = j["pre"], depth[j["post"]] - depth[j["pre"]] - 1
+        if (pre, delay) not in out_ports:  # one for all projections that skip as many levels
+            before = out_ports[pre, 0]
+            ring = SpikeDelay(shape=tuple(before.shape), delay=delay, name=f"{pre}, {delay} later")
+            others.append(ring)
+            before.connect(ring.s_in)
+            out_ports[pre, delay] = ring.s_out
+        connection = _connection(j, n_neurons[pre])
         others.append(connection)
         after = neurons[j["post"]].a_in
-        _relabel(out_ports[j["pre"]], tuple(connection.s_in.shape)).connect(connection.s_in)
+        _relabel(out_ports[pre, delay], tuple(connection.s_in.shape)).connect(connection.s_in)
         _relabel(connection.a_out, tuple(after.shape)).connect(after)
-    return Network(neurons, others, max(depth.values()))
+    return Network([neurons[name] for name in parts_of(job)], [*others, *neurons.values()], max(depth.values()))
 
 
 def _neuron(k: int, p: dict[str, Any], job: Job, work_dir: Path) -> Any:
@@ -150,10 +177,16 @@ def _neuron(k: int, p: dict[str, Any], job: Job, work_dir: Path) -> Any:
     )
 
 
-def _connection(j: dict[str, Any]) -> Any:
+def _connection(j: dict[str, Any], n_in: int) -> Any:
     mantissa, name = j["mantissa"].astype(np.int64), f"{j['pre']} -> {j['post']}"
-    if "stride" not in j:
+    if j["kind"] == "dense":
         return Dense(weights=mantissa, weight_exp=j["exponent"], name=name)
+    if j["kind"] == "sparse":
+        shape = (len(j["row_start"]) - 1, n_in)
+        weights = csr_matrix((mantissa, j["columns"], j["row_start"]), shape)
+        return Sparse(weights=weights, weight_exp=j["exponent"], name=name)
+    if j["kind"] != "conv":
+        raise ValueError(f"{name}: Lava has no process for synapses of kind '{j['kind']}'")
     # Lava: weights [C_out, W, H, C_in], true convolution (flipped), geometry in (x, y); its Conv ignores weight_exp
     weight = (mantissa << j["exponent"])[:, :, ::-1, ::-1].transpose(0, 3, 2, 1)
     return Conv(
