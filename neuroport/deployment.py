@@ -262,7 +262,7 @@ class _Deploy:
                 "neurons": network.n_neurons,
                 "synapses": network.n_synapses,
                 "depth": max(network.depth.values()),
-                "membrane_readout": network.output.name if network.readout == "membrane" else None,
+                "membrane_readouts": [head.population for head in network.heads if head.read == "membrane"],
             },
             "layers": rows,
             "silent_channels": silent,

@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from neuroport.chip.target import Target, load_target
 from neuroport.datasheets import names, read_text
@@ -73,14 +73,16 @@ def show_deployment(result: Deployment) -> None:
         agreement = "" if rung.agreement is None else f"{100 * rung.agreement:.2f} %"
         ladder.add_row(rung.name, str(rung.samples), f"{100 * rung.accuracy:.2f} %", agreement)
     console.print(ladder)
-    layers = Table("layer", "shape", title="layers")
+    layers = Table(Column("layer", overflow="fold", min_width=16), "shape", title="layers")
     for heading in ("neurons", "synapses", "weight error", "spikes/step", "silent"):
         layers.add_column(heading, justify="right")
     for row in report["layers"]:
-        layers.add_row(*_layer_cells(row, fires=row["name"] != report["network"]["membrane_readout"]))
+        layers.add_row(*_layer_cells(row, fires=row["name"] not in report["network"]["membrane_readouts"]))
     total = report["network"]
     layers.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", "", "", "", style="bold")
     console.print(layers)
+    if len(report["outputs"]) > 1:
+        console.print(_outputs_table(report["outputs"]))
     for warning in report["warnings"]:
         console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
     c = result.comparison
@@ -92,6 +94,17 @@ def show_deployment(result: Deployment) -> None:
     )
     verdict = "every spike equal" if result.is_equal else "DIFFERENT"
     console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _outputs_table(rows: list[dict[str, Any]]) -> Table:
+    """Of a network with several outputs, how far each is from the ANN's on every rung."""
+    table = Table("output", "shape", title="relative error of each output")
+    for rung in rows[0]["error"]:
+        table.add_column(rung, justify="right")
+    for row in rows:
+        errors = (f"{100 * error:.2f} %" for error in row["error"].values())
+        table.add_row(escape(row["name"]), "x".join(map(str, row["shape"])), *errors)
+    return table
 
 
 def _layer_cells(row: dict[str, Any], *, fires: bool) -> tuple[str, ...]:

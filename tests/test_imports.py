@@ -24,7 +24,8 @@ ROOMS = ("ann", "snn", "normalize", "chip", "mapping", "backends", "validation")
 GROUND = {
     "errors": frozenset[str](),
     "version": frozenset[str](),
-    "data": frozenset({"errors"}),
+    "events": frozenset({"errors"}),
+    "data": frozenset({"errors", "events"}),
     "datasheets": frozenset({"errors"}),
     "interpreters": frozenset({"errors"}),
     "toolchains": frozenset({"errors", "interpreters"}),

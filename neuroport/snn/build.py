@@ -294,7 +294,7 @@ class _Builder:
         is_layer = isinstance(before.op, Conv2d | ConvTranspose2d | Linear)
         name = before.name if is_layer else node.origin.module or node.name
         if name + suffix in self.populations:
-            name = f"{name}.{node.name}"
+            name = node.name if node.name.startswith(name) else f"{name}.{node.name}"
         candidate, n = name + suffix, 1
         while candidate in self.populations:
             n += 1

@@ -231,8 +231,11 @@ def _padded(x: torch.Tensor, near: Sequence[int], far: Sequence[int]) -> torch.T
 
 
 def _as_torch(matrix: csr_array, dtype: torch.dtype) -> torch.Tensor:
-    rows, columns = torch.from_numpy(matrix.indptr), torch.from_numpy(matrix.indices)
-    return torch.sparse_csr_tensor(rows, columns, torch.as_tensor(matrix.data, dtype=dtype), matrix.shape)
+    """The matrix in coordinates: torch warns of its compressed rows as a beta feature."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    index = torch.from_numpy(np.stack([rows, matrix.indices]).astype(np.int64))
+    values = torch.as_tensor(matrix.data, dtype=dtype)
+    return torch.sparse_coo_tensor(index, values, matrix.shape, check_invariants=False)
 
 
 def conv_geometry(
