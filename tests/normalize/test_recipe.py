@@ -36,10 +36,14 @@ def test_the_methods_of_the_papers() -> None:
 
 def test_the_network_is_built_as_the_recipe_says(tmp_path: Path) -> None:
     text = MINIMAL + "reset: zero\nv_init: 0.25\nleak: 0.5\ninput: rate\nreadout: count\npool: spiking\n"
-    (tmp_path / "mine.yaml").write_text(text)
+    (tmp_path / "mine.yaml").write_text(text + "max_pool: gated\n")
     assert load_recipe(tmp_path / "mine.yaml").build_options == BuildOptions(
-        reset="zero", v_init=0.25, leak=0.5, encoding="rate", readout="count", pool="spiking"
+        reset="zero", v_init=0.25, leak=0.5, encoding="rate", readout="count", pool="spiking", max_pool="gated"
     )
+    (tmp_path / "plain.yaml").write_text(MINIMAL)
+    plain = load_recipe(tmp_path / "plain.yaml")
+    assert plain.build_options == BuildOptions()
+    assert (plain.ceiling, plain.percentile, plain.granularity) == ("threshold", 100, "layer")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,9 @@ def test_the_network_is_built_as_the_recipe_says(tmp_path: Path) -> None:
         ("granularity: neuron", "'granularity' is 'neuron'"),
         ("input: poisson", "'input' is 'poisson'"),
         ("pool: max", "'pool' is 'max'"),
-        ("readout: softmax", "'readout' is 'softmax'"),
+        ("readout: argmax", "'readout' is 'argmax': input should be 'membrane', 'count' or 'softmax'"),
+        ("max_pool: max", "'max_pool' is 'max': input should be 'expand', 'gated' or 'refuse'"),
+        ("ceiling: none", "'ceiling' is 'none': input should be 'threshold' or 'measured'"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, line: str, message: str) -> None:

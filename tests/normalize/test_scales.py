@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from neuroport.ann.from_torch import export_module, graph_from_exported
 from neuroport.ann.graph import AnnGraph, Input, Linear, Node, ReLU
+from neuroport.ann.interpret import run_graph
 from neuroport.ann.simplify import simplify
 from neuroport.errors import DataError, InvalidNetworkError
 from neuroport.normalize import scales as scales_module
@@ -22,6 +22,7 @@ from neuroport.snn.build import BuildOptions, build_network
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.operators import Dense
 from neuroport.snn.rates import forward_rates
+from tests.snn.graphs import Sketch, draw
 
 Images = NDArray[np.float32]
 
@@ -38,7 +39,7 @@ def dense(*layers: tuple[Any, Any]) -> AnnGraph:
         nodes.append(Node(f"l{k}", Linear(w, b), (nodes[-1].name,), b.shape))
         if k < len(layers) - 1:
             nodes.append(Node(f"relu{k}", ReLU(), (nodes[-1].name,), b.shape))
-    return AnnGraph(tuple(nodes), nodes[-1].name)
+    return AnnGraph(tuple(nodes), (nodes[-1].name,))
 
 
 # Activations on the four images below, worked out by hand:
@@ -105,55 +106,39 @@ def assert_rates_are_activations_over_lambda(network: SpikingNetwork, found: Nor
         assert (after[name] - expected).abs().max() <= 1e-12 * max(1.0, float(expected.abs().max())), name
 
 
-class AsImage(nn.Module):
-    """Features [N, 12] as images [N, 3, 2, 2]."""
+def cnn(w: Sketch, x: str) -> str:
+    """A whole CNN, with a linear layer whose neurons are then read as an image of other channels."""
+    a = w.avg_pool(w.relu(w.norm(w.layer(x, 4, name="conv1"))), (2, 2), (2, 2), (0, 0))
+    b = w.relu(w.layer(a, 6, padding=0, groups=2, name="conv2"))
+    b = w.avg_pool(b, (2, 2), (2, 2), (1, 1), count_include_pad=False)
+    c = w.reshape(w.relu(w.dense(b, 12, name="fc1")), (3, 2, 2))
+    d = w.relu(w.layer(c, 5, 2, padding=1, name="conv3"))
+    return w.dense(d, 3, name="fc2")
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.view(-1, 3, 2, 2)
 
-
-def cnn() -> tuple[nn.Module, Images]:
-    torch.manual_seed(2)
-    module = nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.AvgPool2d(2),
-        nn.Conv2d(4, 6, 3, groups=2),
-        nn.ReLU(),
-        nn.AvgPool2d(2, padding=1, count_include_pad=False),
-        nn.Flatten(),
-        nn.Linear(54, 12),
-        nn.ReLU(),
-        AsImage(),
-        nn.Conv2d(3, 5, 2, padding=1),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(45, 3),
-    )
-    for parameter in module.parameters():
-        parameter.data.uniform_(-0.6, 0.7)
-    module[1].running_mean.uniform_(-1, 1)
-    module[1].running_var.uniform_(0.5, 2)
-    images = np.random.default_rng(4).random((30, 2, 12, 12), np.float32)
-    with torch.no_grad():  # every class wins sometimes
-        module[-1].bias -= module.eval()(torch.from_numpy(images)).mean(0)
-    return module, images
+def balanced(net: Any, images: Images) -> AnnGraph:
+    """The graph with the biases of its last layer such that every class wins sometimes."""
+    graph = draw(net, images.shape[1:])
+    mean = run_graph(graph, torch.from_numpy(images).double()).mean(0).numpy()
+    nodes = [
+        replace(n, op=replace(n.op, bias=n.op.bias - mean)) if n.name == graph.output and isinstance(n.op, Linear) else n
+        for n in graph
+    ]
+    return AnnGraph(tuple(nodes), graph.outputs)
 
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
 @pytest.mark.parametrize("pool", ["fold", "spiking"])
 @pytest.mark.parametrize("percentile", [100, 95])
 def test_rates_are_activations_over_lambda(granularity: str, pool: str, percentile: float) -> None:
-    """A whole CNN, with a linear layer whose neurons are then read as an image of other channels."""
-    module, images = cnn()
-    graph = graph_from_exported(export_module(module, torch.from_numpy(images[:2])))
+    images = np.random.default_rng(4).random((30, 2, 12, 12), np.float32)
+    graph = balanced(cnn, images)
     chosen = recipe(granularity=granularity, pool=pool, percentile=percentile)
     found = convert(graph, images, chosen)
     network = build_network(simplify(graph), chosen.build_options)
     assert_rates_are_activations_over_lambda(network, found, images)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(images)).argmax(1)
+    assert (found.scales["fc1"].max() > found.scales["fc1"].min()) == (granularity == "channel")
+    expected = run_graph(graph, torch.from_numpy(images)).argmax(1)
     assert len(set(expected.tolist())) > 1
     readout = dict(forward_rates(found.network, torch.from_numpy(images), clip=False))[found.network.output.name]
     assert torch.equal(readout.argmax(1), expected)
@@ -224,19 +209,39 @@ def test_silent_channels_keep_the_scale_of_the_layer_and_are_counted() -> None:
     assert found.n_silent_channels == {"input": 0, "l0": 1, "l1": 0}
 
 
-def test_images_a_rate_cannot_express_are_refused_and_current_takes_them() -> None:
-    """A scale of the calibration images alone would be missing from all others."""
+def test_images_a_plain_rate_cannot_express_get_a_second_channel_and_a_scale() -> None:
     images = 3 * TINY_IMAGES - 1
+    found = convert(TINY_NET, images, recipe(input="rate"))
+    assert (found.network.n_signs, found.network.input_scale) == (2, 2.0)
+    assert (found.scales["input"].tolist(), found.input_range) == ([1.0] * 4, (-1.0, 2.0))
+    x = torch.from_numpy(images).double()
+    out = dict(forward_rates(found.network, x, clip=False))["l2"] * found.scales["l2"][0]
+    torch.testing.assert_close(out, run_graph(TINY_NET, x), rtol=1e-12, atol=1e-12)
     with pytest.raises(DataError, match="rate coding needs inputs between 0 and 1"):
-        convert(TINY_NET, images, recipe(input="rate"))
-    found = convert(TINY_NET, images, recipe())
-    assert (found.scales["input"].tolist(), found.input_range) == ([1.0, 1.0], (-1.0, 2.0))
-    assert convert(TINY_NET, TINY_IMAGES / 2, recipe(input="rate")).scales["input"].tolist() == [1.0, 1.0]
+        normalize(build_network(TINY_NET, BuildOptions(encoding="rate")), images, recipe(input="rate"))
+    current = convert(TINY_NET, images, recipe())
+    assert (current.scales["input"].tolist(), current.input_range) == ([1.0, 1.0], (-1.0, 2.0))
+    assert current.network.n_signs == 1
+    plain = convert(TINY_NET, TINY_IMAGES / 2, recipe(input="rate"))
+    assert (plain.scales["input"].tolist(), plain.network.n_signs, plain.network.input_scale) == ([1.0, 1.0], 1, 1.0)
+
+
+def test_events_are_normalized_on_their_mean_rates() -> None:
+    found = convert(TINY_NET, TINY_IMAGES, recipe(input="rate"), events=True)
+    assert found.network.encoding == "events"
+    assert (found.network.n_signs, found.network.input_scale) == (1, 1.0)
+    same = convert(TINY_NET, TINY_IMAGES, recipe(input="rate"))
+    assert {k: v.tolist() for k, v in found.scales.items()} == {k: v.tolist() for k, v in same.scales.items()}
 
 
 def test_bad_calibration_data_is_refused() -> None:
     with pytest.raises(DataError, match="there is no calibration data"):
         convert(TINY_NET, TINY_IMAGES[:0], recipe())
+    for dtype in (np.uint8, np.int64, bool):
+        with pytest.raises(DataError, match=f"calibration images are {np.dtype(dtype)}; give them as float32"):
+            convert(TINY_NET, TINY_IMAGES.astype(dtype), recipe())
+    wide = convert(TINY_NET, TINY_IMAGES.astype(np.float64), recipe())  # type: ignore[arg-type]
+    assert wide.scales["l1"].tolist() == [5.5, 5.5]
     with pytest.raises(InvalidNetworkError, match="population 'input': activations are negative, NaN or infinite"):
         convert(TINY_NET, TINY_IMAGES * np.float32(np.nan), recipe())
     huge = dense((W0 * 1e38, B0), (W1 * 1e38, B1), (W2, B2))

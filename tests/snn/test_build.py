@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from neuroport.ann.from_torch import export_module, graph_from_exported
-from neuroport.ann.graph import AnnGraph, AvgPool2d, BatchNorm, Conv2d, Input, Linear, Node, Op, ReLU, Reshape
-from neuroport.ann.interpret import run_graph
+from neuroport.ann.graph import AnnGraph
+from neuroport.ann.interpret import run_outputs
 from neuroport.ann.simplify import simplify
-from neuroport.errors import ConversionError, InvalidNetworkError
+from neuroport.errors import InvalidNetworkError, UnsupportedOperatorError
 from neuroport.snn.build import BuildOptions, build_network
+from neuroport.snn.heads import read_out
 from neuroport.snn.network import SpikingNetwork
+from neuroport.snn.operators import Chain, Conv2d, ConvTranspose2d, Dense, Synapse, apply
 from neuroport.snn.rates import forward_rates
-
-RNG = np.random.default_rng(11)
-TILE = AvgPool2d((2, 2), (2, 2))
-BORDER = AvgPool2d((2, 2), (2, 2), (1, 1), ceil_mode=True, count_include_pad=False)
-
-
-def conv(n_out: int, n_in: int, **options: Any) -> Conv2d:
-    return Conv2d(RNG.normal(size=(n_out, n_in, 3, 3)), RNG.normal(size=n_out), **options)
-
-
-def linear(n_out: int, n_in: int) -> Linear:
-    return Linear(RNG.normal(size=(n_out, n_in)) / math.sqrt(n_in), RNG.normal(size=n_out))
-
-
-def norm(n: int) -> BatchNorm:
-    return BatchNorm(RNG.normal(size=n), RNG.normal(size=n))
-
-
-def chain(shape: tuple[int, ...], *ops: Op) -> AnnGraph:
-    """The graph of operators in a row, shapes found by running it."""
-    nodes = [Node("input", Input(), (), shape)]
-    for k, op in enumerate(ops):
-        out = (math.prod(nodes[-1].shape),) if isinstance(op, Reshape) else ()
-        nodes.append(Node(f"{type(op).__name__.lower()}{k}", op, (nodes[-1].name,), out))
-        if not out:
-            answer = run_graph(AnnGraph(tuple(nodes), nodes[-1].name), torch.zeros(1, *shape, dtype=torch.float64))
-            nodes[-1] = Node(nodes[-1].name, op, nodes[-1].inputs, tuple(answer.shape[1:]))
-    return AnnGraph(tuple(nodes), nodes[-1].name)
+from neuroport.snn.sparse import materialize
+from tests.snn.graphs import NETS, Sketch, assert_close, draw, samples
 
 
 def rates(network: SpikingNetwork, x: torch.Tensor, *, clip: bool = False) -> dict[str, torch.Tensor]:
@@ -53,147 +27,275 @@ def rates(network: SpikingNetwork, x: torch.Tensor, *, clip: bool = False) -> di
 
 
 def assert_same(graph: AnnGraph, **options: Any) -> SpikingNetwork:
-    """The readout's rates are the graph's output: float64 sums of some hundred products."""
+    """Every output, read from its population's rates, is the graph's own."""
     network = build_network(simplify(graph), BuildOptions(**options))
-    x = torch.from_numpy(RNG.normal(size=(6, *graph.input.shape)))
-    expected = run_graph(graph, x).flatten(1)
-    assert (expected - expected[:1]).abs().max() > 1e-3
-    found = rates(network, x)[network.output.name].flatten(1)
-    if network.output.neuron.fires:
-        expected = expected.clamp_min(0)
-    assert (found - expected).abs().max() <= 1e-12 * max(1.0, float(expected.abs().max()))
+    x = samples(graph)
+    found, expected = rates(network, x), run_outputs(graph, x)
+    assert len(network.outputs) == len(expected)
+    for head, value in zip(network.outputs, expected, strict=True):
+        assert value.std() > 1e-6
+        raw = found[head.population]
+        if options.get("readout") == "count":
+            assert network.by_name[head.population].neuron.fires
+            assert raw.min() >= 0
+            value = value.clamp_min(0) if not head.tail else value
+        if options.get("readout") != "count" or not head.tail:
+            assert_close(read_out(head, raw).reshape(value.shape), value)
     return network
 
 
-GRAPHS = {
-    "conv, pool, linear": chain((2, 10, 10), conv(3, 2), ReLU(), TILE, Reshape(), linear(4, 48)),
-    "pool then conv": chain(
-        (2, 11, 11), conv(3, 2), ReLU(), TILE, conv(4, 3, padding=(1, 1)), ReLU(), Reshape(), linear(3, 64)
-    ),
-    "pool before relu": chain((2, 10, 10), conv(3, 2), BORDER, ReLU(), Reshape(), linear(4, 75)),
-    "pool between linear layers": chain((2, 10, 10), conv(3, 2), ReLU(), conv(3, 3), TILE, Reshape(), linear(4, 27)),
-    "pool of the input": chain((2, 10, 10), TILE, conv(3, 2), ReLU(), Reshape(), linear(4, 27)),
-    "two pools": chain((2, 13, 13), conv(3, 2), ReLU(), TILE, BORDER, Reshape(), linear(4, 27)),
-    "conv after conv": chain((2, 7, 7), conv(3, 2), conv(3, 3, padding=(1, 1)), ReLU(), Reshape(), linear(4, 75)),
-    "linear after linear": chain((8,), linear(6, 8), linear(5, 6), ReLU(), linear(4, 5), linear(3, 4)),
-    "batch norm of the input": chain((2, 7, 7), norm(2), conv(3, 2, padding=(1, 1)), ReLU(), Reshape(), linear(4, 147)),
-    "batch norm behind relu": chain(
-        (2, 7, 7), conv(3, 2), ReLU(), norm(3), conv(3, 3, padding=(1, 1)), ReLU(), Reshape(), linear(4, 75)
-    ),
-    "batch norm behind pool": chain((2, 10, 10), conv(3, 2), ReLU(), TILE, norm(3), ReLU(), Reshape(), linear(4, 48)),
-    "batch norm at the end": chain((2, 7, 7), conv(3, 2), ReLU(), Reshape(), norm(75)),
-    "relu of the input": chain((2, 5, 5), ReLU(), conv(3, 2), ReLU(), Reshape(), linear(4, 27)),
-    "relu twice": chain((2, 7, 7), conv(3, 2), ReLU(), ReLU(), Reshape(), ReLU(), linear(4, 75)),
-    "relu at the end": chain((2, 7, 7), conv(3, 2), ReLU(), Reshape(), linear(4, 75), ReLU()),
-    "pool at the end": chain((2, 10, 10), conv(3, 2), ReLU(), TILE, Reshape()),
-    "relu behind flatten": chain((2, 7, 7), conv(3, 2), Reshape(), ReLU(), linear(4, 75)),
-    "one linear layer": chain((7,), linear(3, 7)),
-    "fully convolutional": chain((2, 7, 7), conv(3, 2), ReLU(), conv(4, 3, dilation=(2, 2))),
-}
-
-
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("pool", ["fold", "spiking"])
-@pytest.mark.parametrize("readout", ["membrane", "count"])
-def test_rates_without_clipping_are_the_activations_of_the_ann(name: str, pool: str, readout: str) -> None:
-    assert_same(GRAPHS[name], pool=pool, readout=readout)
+def test_rates_without_clipping_are_the_outputs_of_the_ann(net: str, pool: str) -> None:
+    assert_same(draw(NETS[net]), pool=pool)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_a_readout_that_counts_spikes_has_the_positive_part(net: str) -> None:
+    assert_same(draw(NETS[net]), readout="count")
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_on_and_off_channels_and_a_scale_change_no_rate(net: str) -> None:
+    """Padded borders included: the channels are joined before the first layer pads."""
+    network = assert_same(draw(NETS[net]), encoding="rate", n_signs=2, input_scale=4.0)
+    assert network.input.shape[0] == 2 * 3
+    assert (network.n_signs, network.input_scale) == (2, 4.0)
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_synapses_that_a_chip_can_hold_have_the_same_rates(net: str) -> None:
+    graph = draw(NETS[net])
+    network = build_network(simplify(graph), BuildOptions())
+    for j in network.projections:
+        made = materialize(j.operator, j.post)
+        assert isinstance(made, Synapse)
+        x = torch.from_numpy(np.random.default_rng(3).normal(size=(2, *j.operator.in_shape)))
+        assert_close(apply(made, x).flatten(1), apply(j.operator, x).flatten(1))
 
 
 def test_every_hidden_population_has_the_activations_of_its_relu() -> None:
-    torch.manual_seed(3)
-    module = nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.AvgPool2d(2),
-        nn.Conv2d(4, 6, 3),
-        nn.ReLU(),
-        nn.Dropout(),
-        nn.Flatten(),
-        nn.Linear(24, 8),
-        nn.ReLU(),
-        nn.Linear(8, 3),
-    )
-    module[1].running_mean.uniform_(-1, 1)
-    module[1].running_var.uniform_(0.3, 2)
-    module = module.double().eval()
-    x = torch.randn(5, 1, 8, 8, dtype=torch.float64)
-    network = build_network(simplify(graph_from_exported(export_module(module, x))), BuildOptions())
-    assert [p.name for p in network.populations] == ["input", "0", "4", "8", "10"]
-    assert [p.shape for p in network.populations] == [(1, 8, 8), (4, 8, 8), (6, 2, 2), (8,), (3,)]
-    assert [p.role for p in network.populations] == ["input", "hidden", "hidden", "hidden", "readout"]
-    assert [(j.pre, j.post) for j in network.projections] == [("input", "0"), ("0", "4"), ("4", "8"), ("8", "10")]
+    graph = draw(NETS["residual"])
+    network = build_network(simplify(graph), BuildOptions())
+    assert [p.name for p in network.populations] == ["input", "conv1", "conv2", "fc"]
+    assert [p.shape for p in network.populations] == [(3, 8, 8), (6, 8, 8), (6, 8, 8), (5,)]
+    assert [p.role for p in network.populations] == ["input", "hidden", "hidden", "readout"]
+    assert [p.is_helper for p in network.populations] == [False] * 4
+    pairs = [(j.pre, j.post) for j in network.projections]
+    assert pairs == [("input", "conv1"), ("conv1", "conv2"), ("conv2", "fc")]  # the shortcut is in the same kernel
+    shortcut = network.projections[1].operator
+    assert isinstance(shortcut, Conv2d)
+    assert shortcut.geometry.kernel == (3, 3)
+    x = samples(graph)
     found = rates(network, x)
-    with torch.no_grad():
-        for name, end in (("0", 3), ("4", 6), ("8", 10), ("10", 11)):
-            torch.testing.assert_close(found[name], module[:end](x).reshape(found[name].shape), rtol=1e-12, atol=1e-12)
+    relus = [n.name for n in graph if type(n.op).__name__ == "ReLU"]
+    for name, relu in zip(("conv1", "conv2"), relus, strict=True):
+        assert_close(found[name], run_outputs(AnnGraph(graph.nodes, (relu,)), x)[0])
+
+
+KINDS = {
+    "upsampled": {"down": Conv2d, "up2": ConvTranspose2d, "out": Conv2d},
+    "padded_shortcut": {"conv1": Conv2d, "conv2": Conv2d, "fc": Dense},
+    "inverted_residual": {"expand1": Conv2d, "depthwise0": Conv2d, "last": Conv2d},
+    "channels_last": {"conv1": Conv2d, "conv2": Conv2d, "fc": Dense},
+    "norms_everywhere": {"conv1": Conv2d, "conv2": Chain, "fc": Dense},
+}
+
+
+@pytest.mark.parametrize("net", KINDS)
+def test_linear_layers_in_a_row_stay_small(net: str) -> None:
+    """One kernel where one will do: batch norm, shortcuts, permutations and upsampling make no matrix."""
+    network = build_network(simplify(draw(NETS[net])), BuildOptions())
+    for name, kind in KINDS[net].items():
+        assert {type(j.operator) for j in network.incoming[name]} == {kind}
 
 
 def test_names_of_populations_are_those_of_the_layers_with_weights() -> None:
-    graph = chain((2, 10, 10), conv(3, 2), ReLU(), TILE, ReLU(), Reshape(), linear(4, 48), Reshape(), ReLU(), ReLU())
-    names = [p.name for p in build_network(graph, BuildOptions(pool="spiking")).populations]
-    assert names == ["input", "conv2d0", "avgpool2d2", "linear5"]
-    graph = chain((2, 5, 5), ReLU(), conv(3, 2), TILE, ReLU())
-    names = [p.name for p in build_network(graph, BuildOptions()).populations]
-    assert names == ["input", "relu0", "relu3"]
+    def names(net: Callable[[Sketch, str], Any], **options: Any) -> list[str]:
+        return [p.name for p in build_network(simplify(draw(net)), BuildOptions(**options)).populations]
 
+    def plain(w: Sketch, x: str) -> str:
+        a = w.layer(x, 2, name="conv")
+        a = w.at("act").relu(a)
+        a = w.at("pool").avg_pool(a, (2, 2), (2, 2), (0, 0))
+        a = w.dense(a, 3, name="fc")
+        return w.at("last").relu(w.relu(a))
 
-def test_spiking_pools_are_populations_and_folded_ones_are_not() -> None:
-    graph = chain((2, 12, 12), conv(3, 2), ReLU(), TILE, conv(4, 3), ReLU(), Reshape(), linear(4, 36))
-    fold = build_network(graph, BuildOptions(pool="fold"))
-    spiking = build_network(graph, BuildOptions(pool="spiking"))
-    assert [p.name for p in fold.populations] == ["input", "conv2d0", "conv2d3", "linear6"]
-    assert [p.name for p in spiking.populations] == ["input", "conv2d0", "avgpool2d2", "conv2d3", "linear6"]
-    assert spiking.by_name["avgpool2d2"].neuron.fires
-    assert fold.projections[1].operator.in_shape == (3, 10, 10)
-    x = torch.from_numpy(RNG.normal(size=(4, 2, 12, 12)))
-    for name in ("conv2d0", "conv2d3", "linear6"):
-        torch.testing.assert_close(rates(fold, x)[name], rates(spiking, x)[name], rtol=1e-12, atol=1e-12)
+    assert names(plain) == ["input", "conv", "fc"]
+    assert names(plain, pool="spiking") == ["input", "conv", "pool", "fc"]
+
+    def shared(w: Sketch, x: str) -> str:
+        """One layer called twice, and two activations of one sum."""
+        weight = w.weight(3, 3, 1, 1)
+        for _ in range(2):
+            once = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+            x = w.relu(w.at("layer").conv(x, weight, None, **once))
+        total = w.at("sum").add(x, w.at("act").relu(x, 0.5), sign=-1)
+        low = w.at("low").relu(total)
+        high = w.at("high").relu(w.affine(total, np.array(-1.0), np.array(0.25)))
+        return w.at("end").add(low, high)
+
+    # the second activation of layer_2 is min(max(x, 0), 0.5) of the layer itself
+    assert names(shared) == ["input", "layer", "layer_2", "layer_2.act_op", "low", "high", "end"]
+    assert names(lambda w, x: w.dense(w.at("act").relu(x), 2, name="fc")) == ["input", "act", "fc"]
+
+    def split(w: Sketch, x: str) -> list[str]:
+        a = w.layer(x, 2, name="conv")
+        return [w.dense(w.at("one").relu(a), 2, name="fc1"), w.dense(w.at("two").relu(a, 1.0), 2, name="fc2")]
+
+    assert names(split) == ["input", "conv", "conv.two_op", "fc1", "fc2"]
 
 
 def test_options_reach_the_neurons() -> None:
+    graph = draw(NETS["residual"])
     options = BuildOptions(reset="zero", v_init=0.25, leak=0.9, encoding="rate", readout="count")
-    network = build_network(GRAPHS["conv, pool, linear"], options)
+    network = build_network(simplify(graph), options)
     assert network.encoding == "rate"
     for population in network.populations[1:]:
-        neuron = population.neuron
+        neuron: Any = population.neuron
         assert (neuron.reset, neuron.v_init, neuron.leak, neuron.fires, neuron.v_th) == ("zero", 0.25, 0.9, True, 1.0)
-    membrane = build_network(GRAPHS["conv, pool, linear"], BuildOptions(v_init=0.25)).output.neuron
+    membrane: Any = build_network(simplify(graph), BuildOptions(v_init=0.25)).output.neuron
     assert (membrane.fires, membrane.v_init, membrane.leak) == (False, 0.0, 1.0)
-    relu_last = build_network(GRAPHS["relu at the end"], BuildOptions(readout="membrane")).output
+    relu_last = build_network(simplify(draw(lambda w, x: w.relu(w.dense(x, 3, name="fc")))), BuildOptions()).output
     assert relu_last.neuron.fires
     assert relu_last.role == "readout"
 
 
+def test_ceilings_of_trained_activations_are_kept() -> None:
+    """clamp at 1, between -1 and 1 (two above the low end), and QCFS; a ceiling from above is no ceiling."""
+    network = build_network(simplify(draw(NETS["clamped"])), BuildOptions())
+    ceilings = {p.name: p.saturation and p.saturation.ceiling.tolist() for p in network.populations[1:]}
+    assert ceilings == {"conv1": [1.0], "conv2": [2.0], "conv3": None, "conv3.conv3_op_2": None, "fc": None}
+    quantized = build_network(simplify(draw(NETS["quantized"])), BuildOptions())
+    found = [p.saturation for p in quantized.populations[1:3]]
+    assert [(s and s.ceiling.tolist(), s and s.levels) for s in found] == [([0.7], 8), ([4.0], 4)]
+
+
+def test_an_activation_of_what_is_never_negative_needs_no_neurons() -> None:
+    def net(w: Sketch, x: str) -> str:
+        a, b = w.relu(w.layer(x, 4, name="a")), w.relu(w.layer(x, 4, name="b"))
+        total = w.at("sum").relu(w.add(a, b))
+        pooled = w.at("pool").relu(w.avg_pool(w.concat([total, a], 0), (2, 2), (2, 2), (0, 0)))
+        return w.dense(pooled, 3, name="fc")
+
+    network = assert_same(draw(net))
+    assert [p.name for p in network.populations] == ["input", "a", "b", "fc"]
+    of_input = assert_same(draw(lambda w, x: w.dense(w.at("first").relu(x), 2, name="fc")))
+    assert [p.name for p in of_input.populations] == ["input", "first", "fc"]
+    ended = assert_same(draw(lambda w, x: w.dense(w.at("six").relu(w.relu(w.layer(x, 2, name="c"), 2.0), 6.0), 2)))
+    assert len(ended.populations) == 3
+
+
 def test_clipped_rates_end_at_one_and_the_readout_of_a_membrane_does_not() -> None:
-    network = build_network(GRAPHS["relu twice"], BuildOptions())
-    x = 3 * torch.from_numpy(RNG.normal(size=(4, 2, 7, 7)))
+    graph = draw(NETS["residual"])
+    network = build_network(simplify(graph), BuildOptions())
+    x = 3 * samples(graph)
     free, clipped = rates(network, x), rates(network, x, clip=True)
-    assert free["conv2d0"].max() > 1
-    torch.testing.assert_close(clipped["conv2d0"], free["conv2d0"].clamp(0, 1), rtol=0, atol=0)
+    assert free["conv1"].max() > 1
+    assert torch.equal(clipped["conv1"], free["conv1"].clamp(0, 1))
     assert torch.equal(clipped["input"], x)
-    last = network.output.name
-    assert not torch.allclose(clipped[last], free[last])
-    assert clipped[last].min() < 0
-    assert clipped[last].abs().max() > 1
-    counted = build_network(GRAPHS["relu twice"], BuildOptions(readout="count", encoding="rate"))
+    assert not torch.allclose(clipped["fc"], free["fc"])
+    assert clipped["fc"].min() < 0
+    counted = build_network(simplify(graph), BuildOptions(readout="count", encoding="rate"))
     limited = rates(counted, x, clip=True)
     assert torch.equal(limited["input"], x.clamp(0, 1))
-    assert limited[last].min() >= 0
-    assert limited[last].max() <= 1
+    assert limited["fc"].min() >= 0
+    assert limited["fc"].max() <= 1
 
 
 def test_biases_of_merged_layers_pass_through_the_later_ones() -> None:
     """(W2 W1, W2 b1 + b2) by hand: W1 = 2, b1 = 3, W2 = 5, b2 = 7 gives 10 x + 22."""
-    first, second = Linear(np.array([[2.0]]), np.array([3.0])), Linear(np.array([[5.0]]), np.array([7.0]))
-    network = build_network(chain((1,), first, second, ReLU()), BuildOptions())
+
+    def net(w: Sketch, x: str) -> str:
+        once = w.at("l0").linear(x, np.array([[2.0]]), np.array([3.0]))
+        return w.relu(w.at("l1").linear(once, np.array([[5.0]]), np.array([7.0])))
+
+    network = build_network(draw(net, (1,)), BuildOptions())
     assert network.output.bias.item() == 22.0
-    assert rates(network, torch.tensor([[1.0], [-3.0]]))["linear1"].flatten().tolist() == [32.0, 0.0]
+    assert rates(network, torch.tensor([[1.0], [-3.0]]))["l1"].flatten().tolist() == [32.0, 0.0]
 
 
-def test_what_cannot_be_built_is_refused() -> None:
-    with pytest.raises(ConversionError, match=r"layer 'batchnorm1' is batch norm: call simplify\(\)"):
-        build_network(chain((2, 5, 5), conv(2, 2), norm(2)), BuildOptions())
-    for nothing in (chain((4,)), chain((2, 2), Reshape())):
+def relayed(w: Sketch, x: str) -> str:
+    """Two linear 3x3 layers with zeros between them at the border: no single kernel does that."""
+    a = w.relu(w.layer(x, 4, name="conv0"))
+    b = w.layer(w.layer(a, 4, name="conv1"), 4, name="conv2")
+    return w.dense(w.relu(b), 3, name="fc")
+
+
+def test_linear_layers_beyond_the_limit_are_relayed_by_both_signs() -> None:
+    graph = draw(relayed)
+    whole = assert_same(graph)
+    assert [p.name for p in whole.populations] == ["input", "conv0", "conv2", "fc"]
+    network = assert_same(graph, max_condensed=1000)
+    assert [p.name for p in network.populations] == ["input", "conv0", "conv2.on", "conv2.off", "conv2", "fc"]
+    assert [p.name for p in network.populations if p.is_helper] == ["conv2.on", "conv2.off"]
+    found = rates(network, samples(graph))
+    assert (found["conv2.on"] * found["conv2.off"]).abs().max() == 0
+    assert found["conv2.on"].max() > 0 < found["conv2.off"].max()
+    assert all(isinstance(j.operator, Conv2d) for j in network.incoming["conv2"])
+
+
+def test_a_relayed_signal_is_relayed_once_for_all_who_read_it() -> None:
+    def net(w: Sketch, x: str) -> list[str]:
+        p = w.layer(w.relu(w.layer(x, 4, name="conv0")), 4, name="middle")
+        return [w.relu(w.layer(p, 2, name=f"head{k}")) for k in range(3)] + [w.add(p, w.relu(p))]
+
+    network = assert_same(draw(net), max_condensed=1000)
+    assert [p.name for p in network.populations if p.is_helper] == ["head0.on", "head0.off"]
+    pyramid = assert_same(draw(NETS["feature_pyramid"]), max_condensed=100)
+    assert sum(p.is_helper for p in pyramid.populations) == 6
+
+
+def test_a_network_without_a_layer_is_refused() -> None:
+    for nothing in (lambda w, x: x, lambda w, x: w.softmax(w.reshape(x, (12,)), 0)):
         with pytest.raises(InvalidNetworkError, match="no layer with weights: there is nothing to convert"):
-            build_network(nothing, BuildOptions())
+            build_network(draw(nothing, (3, 2, 2)), BuildOptions())
+
+
+def test_what_does_not_depend_on_the_input_is_added_or_refused() -> None:
+    def joined(w: Sketch, x: str) -> str:
+        c = w.at("const").constant(w.rng.normal(size=(2, 8, 8)))
+        a = w.concat([w.layer(x, 2, name="conv"), w.affine(c, np.array(2.0), None)], 0)
+        a = w.at("act").relu(a)
+        return w.dense(w.add(a, w.layer(c, 4, name="fixed")), 3, name="fc")
+
+    with pytest.raises(InvalidNetworkError) as caught:
+        assert_same(draw(joined))
+    assert "in module 'act' (net.py:1) does not depend on the input: it is the same for every sample" in str(
+        caught.value
+    )
+
+    def added(w: Sketch, x: str) -> str:
+        c = w.at("const").constant(w.rng.normal(size=(2, 8, 8)))
+        a = w.concat([w.layer(x, 2, name="conv"), w.affine(c, np.array(2.0), None)], 0)
+        b = w.relu(w.layer(a, 4, name="conv2"))
+        return w.dense(w.add(b, w.layer(c, 4, name="fixed"), sign=-1), 3, name="fc")
+
+    network = assert_same(draw(added))
+    assert [p.name for p in network.populations] == ["input", "conv2", "fc"]
+    with pytest.raises(InvalidNetworkError, match="layer 'c_op' in module 'c' .* leave it out of the network"):
+        build_network(draw(lambda w, x: [w.dense(x, 2, name="fc"), w.at("c").constant(np.ones(3))]), BuildOptions())
+
+
+@pytest.mark.parametrize(
+    ("operator", "name"),
+    [
+        (lambda w, x: w.softmax(x, 0), "softmax"),
+        (lambda w, x: w.squash(x, "sigmoid"), "sigmoid"),
+        (lambda w, x: w.squash(x, "tanh"), "tanh"),
+        (lambda w, x: w.rounded(x, "floor"), "round"),
+    ],
+)
+def test_what_no_neuron_computes_is_refused_in_the_middle_by_name_and_place(operator: Any, name: str) -> None:
+    def net(w: Sketch, x: str) -> str:
+        a = w.layer(x, 2, name="conv")
+        return w.dense(operator(w.at("block.act"), a), 3, name="fc")
+
+    graph = draw(net)
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        build_network(simplify(graph), BuildOptions())
+    place = "module 'block.act' (net.py:1) ('block.act_op')"
+    assert str(caught.value) == (
+        f"operator '{name}' in {place} stands in the middle of the network: no integrate-and-fire neuron computes it; "
+        f"it is converted only behind the last layer; replace it by ReLU or a clamp and train again"
+    )

@@ -1,217 +1,214 @@
-"""Linear operators: merged and rescaled ones equal the chains they stand for, at every border."""
+"""Linear operators against plain loops, against torch, and as matrices; rescaled between normalized populations."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from neuroport.ann.graph import AvgPool2d
-from neuroport.errors import ConversionError
-from neuroport.snn import operators
-from neuroport.snn.operators import Chain, Conv2d, Dense, Operator, Pool, apply, conv_geometry, merge, scale
+from neuroport.ann.graph import MaxPool2d
+from neuroport.snn.merge import scale
+from neuroport.snn.operators import (
+    Chain,
+    Conv2d,
+    ConvTranspose2d,
+    Dense,
+    Gather,
+    Operator,
+    Part,
+    Resample,
+    Scale,
+    Sparse,
+    Window,
+    apply,
+    as_image,
+    conv_geometry,
+)
+from neuroport.snn.sparse import as_matrix
+from tests.snn.chains import chains, convs, images, numbers, parts, transposed
 
-Shape3 = tuple[int, int, int]
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return np.random.default_rng([seed, *shape]).normal(size=shape)
-
-
-def inputs(op: Operator, n: int = 4) -> torch.Tensor:
-    return torch.from_numpy(random(n, *op.in_shape, seed=1))
-
-
-def make_pool(op: AvgPool2d, in_shape: Shape3) -> Pool:
-    out = F.avg_pool2d(torch.zeros(1, *in_shape), op.kernel, op.stride, op.padding, op.ceil_mode)
-    return Pool(op, in_shape, tuple(out.shape[1:]))
-
-
-def make_conv(in_shape: Shape3, n_out: int, kernel: tuple[int, int], **options: Any) -> Conv2d:
-    geometry = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1, **options}
-    weight = random(n_out, in_shape[0] // geometry["groups"], *kernel)
-    return Conv2d(weight, conv_geometry(in_shape, weight.shape, **geometry))
+Array = NDArray[np.float64]
 
 
-def assert_equal(op: Operator, other: Operator) -> None:
-    """Same shapes, same function: float64 sums of some hundred products near 1, so 1e-12 holds with room."""
-    assert math.prod(op.in_shape) == math.prod(other.in_shape)
-    assert op.out_shape == other.out_shape
-    x = inputs(op)
-    expected = apply(op, x)
-    assert (apply(other, x) - expected).abs().max() <= 1e-12 * max(1.0, float(expected.abs().max()))
+def applied(op: Operator, x: Array) -> Array:
+    """The operator on one sample."""
+    y = apply(op, torch.from_numpy(x)[None])
+    assert y.dtype == torch.float64
+    return y[0].numpy()
 
 
-pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+def conv_oracle(op: Conv2d | ConvTranspose2d, x: Array) -> Array:
+    """Every synapse by itself: (from, to, weight), wherever both ends are inside."""
+    g = op.geometry
+    y = np.zeros(g.out_shape)
+    is_up = isinstance(op, ConvTranspose2d)
+    many, few = (g.in_shape, g.out_shape) if is_up else (g.out_shape, g.in_shape)  # each of `many` has a kernel
+    per_group, kernels_per_group = op.weight.shape[1], many[0] // g.groups
+    for c, row, col in product(*map(range, many)):
+        for k, i, j in product(*map(range, op.weight.shape[1:])):
+            other = c // kernels_per_group * per_group + k
+            r = row * g.stride[0] + i * g.dilation[0] - g.padding[0]
+            s = col * g.stride[1] + j * g.dilation[1] - g.padding[1]
+            if not (0 <= r < few[1] and 0 <= s < few[2]):
+                continue
+            if is_up:
+                y[other, r, s] += op.weight[c, k, i, j] * x[c, row, col]
+            else:
+                y[c, row, col] += op.weight[c, k, i, j] * x[other, r, s]
+    return y
 
 
-@st.composite
-def images(draw: st.DrawFn) -> Shape3:
-    return draw(st.sampled_from([1, 2, 4])), draw(st.integers(3, 9)), draw(st.integers(3, 9))
+def oracle(op: Part, x: Array) -> Array:
+    match op:
+        case Conv2d() | ConvTranspose2d():
+            return conv_oracle(op, x)
+        case Dense(weight):
+            return np.array([sum(w * v for w, v in zip(row, x.reshape(-1), strict=True)) for row in weight])
+        case Sparse(matrix):
+            return matrix.toarray() @ x.reshape(-1)
+        case Scale(gain):
+            return x * gain
+        case Gather(index):
+            return np.array([0.0 if k < 0 else x.reshape(-1)[k] for k in index])
+        case Resample(rows, cols):
+            return np.einsum("ph,chw,qw->cpq", rows, x, cols)
+    raise TypeError(op)
 
 
-@st.composite
-def pools(draw: st.DrawFn, in_shape: Shape3) -> Pool:
-    kernel = draw(st.tuples(*(st.integers(1, min(3, n)) for n in in_shape[1:])))
-    op = AvgPool2d(
-        kernel,
-        draw(st.one_of(st.just(kernel), pairs)),
-        (draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2))),
-        draw(st.booleans()),
-        draw(st.booleans()),
-        draw(st.sampled_from([None, None, 3])),
-    )
-    return make_pool(op, in_shape)
-
-
-@st.composite
-def convs(draw: st.DrawFn, in_shape: Shape3) -> Conv2d:
-    kernel, dilation = draw(pairs), draw(st.sampled_from([(1, 1), (1, 1), (2, 1)]))
-    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
-    for k in (0, 1):
-        assume(in_shape[1 + k] + 2 * padding[k] >= dilation[k] * (kernel[k] - 1) + 1)
-    groups = draw(st.sampled_from([g for g in (1, 2, 4) if in_shape[0] % g == 0]))
-    n_out = groups * draw(st.integers(1, 2))
-    return make_conv(in_shape, n_out, kernel, stride=draw(pairs), padding=padding, dilation=dilation, groups=groups)
-
-
+@settings(max_examples=150)
 @given(data=st.data(), shape=images())
-def test_apply_is_what_torch_computes(data: st.DataObject, shape: Shape3) -> None:
-    conv = data.draw(convs(shape))
-    g, x = conv.geometry, inputs(conv)
-    expected = F.conv2d(x, torch.from_numpy(conv.weight), None, g.stride, g.padding, g.dilation, g.groups)
-    assert conv.out_shape == tuple(expected.shape[1:])
-    assert torch.equal(apply(conv, x), expected)
-    assert torch.equal(apply(conv, x.flatten(1)), expected)
-    pool = data.draw(pools(shape))
-    o = pool.op
-    module = torch.nn.AvgPool2d(o.kernel, o.stride, o.padding, o.ceil_mode, o.count_include_pad, o.divisor)
-    assert torch.equal(apply(pool, x), module(x))
-    dense = Dense(random(5, math.prod(shape)), shape, (5,))
-    assert torch.equal(apply(dense, x), x.flatten(1) @ torch.from_numpy(dense.weight).T)
-    assert torch.equal(
-        apply(Chain((conv, Dense(random(2, math.prod(conv.out_shape)), conv.out_shape, (2,)))), x),
-        apply(Dense(random(2, math.prod(conv.out_shape)), conv.out_shape, (2,)), expected),
-    )
+def test_every_operator_is_what_plain_loops_compute(data: st.DataObject, shape: tuple[int, int, int]) -> None:
+    op = data.draw(parts(shape))
+    x = numbers(*op.in_shape, seed=1)
+    found = applied(op, x)
+    assert found.shape == op.out_shape
+    expected = oracle(op, x).reshape(op.out_shape)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13 * max(1.0, np.abs(expected).max()))
+    np.testing.assert_array_equal(found, applied(op, x.reshape(-1)))  # any shape of as many numbers
 
 
-@given(data=st.data(), shape=images())
-def test_a_pool_alone_merges_to_synapses(data: st.DataObject, shape: Shape3) -> None:
-    pool = data.draw(pools(shape))
-    assert_equal(pool, merge(pool))
+@settings(max_examples=150)
+@given(op=chains())
+def test_the_matrix_of_a_chain_is_its_function_and_holds_no_zeros(op: Operator) -> None:
+    matrix = as_matrix(op)
+    assert matrix.shape == (math.prod(op.out_shape), math.prod(op.in_shape))
+    assert (matrix.data != 0).all()
+    x = numbers(*op.in_shape, seed=1)
+    y = x
+    for part in op.parts if isinstance(op, Chain) else (op,):
+        y = oracle(part, y.reshape(part.in_shape)).reshape(part.out_shape)
+    np.testing.assert_allclose(matrix @ x.reshape(-1), y.reshape(-1), rtol=0, atol=1e-12 * max(1.0, np.abs(y).max()))
+    assert applied(op, x).shape == op.out_shape
 
 
-@settings(max_examples=200)
-@given(data=st.data(), shape=images())
-def test_a_pool_and_a_convolution_merge(data: st.DataObject, shape: Shape3) -> None:
-    pool = data.draw(pools(shape))
-    chain = Chain((pool, data.draw(convs(pool.out_shape))))  # type: ignore[arg-type]
-    assert_equal(chain, merge(chain))
+def test_a_window_is_a_max_pool_and_no_matrix() -> None:
+    pool = MaxPool2d((3, 2), (2, 1), (1, 0), (1, 2), ceil_mode=True)
+    x = torch.from_numpy(numbers(2, 3, 6, 7))
+    expected = F.max_pool2d(x, (3, 2), (2, 1), (1, 0), (1, 2), ceil_mode=True)
+    window = Window(pool, (3, 6, 7), tuple(expected.shape[1:]))
+    assert torch.equal(apply(window, x), expected)
+    with pytest.raises(TypeError, match="a maximum is not linear"):
+        as_matrix(window)
 
 
-@given(data=st.data(), shape=images())
-def test_longer_chains_merge(data: st.DataObject, shape: Shape3) -> None:
-    first: Any = data.draw(st.one_of(convs(shape), pools(shape)))
-    second: Any = data.draw(st.one_of(convs(first.out_shape), pools(first.out_shape)))
-    n = math.prod(second.out_shape)
-    for parts in ((first, second), (first, second, Dense(random(3, n), second.out_shape, (3,)))):
-        assert_equal(Chain(parts), merge(Chain(parts)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_answer_has_the_precision_of_the_input(dtype: torch.dtype) -> None:
+    """As in torch itself, to the bit: the simulator's float32 is not a float64 in disguise."""
+    x = torch.from_numpy(numbers(2, 2, 5, 6)).to(dtype)
+    conv = Conv2d(numbers(4, 1, 3, 2), conv_geometry((2, 5, 6), (4, 1, 3, 2), (2, 1), (1, 1), (1, 2), 2))
+    weight = torch.from_numpy(conv.weight).to(dtype)
+    assert torch.equal(apply(conv, x), F.conv2d(x, weight, None, (2, 1), (1, 1), (1, 2), 2))
+    dense = Dense(numbers(3, 60), (2, 5, 6), (3,))
+    assert torch.equal(apply(dense, x), F.linear(x.flatten(1), torch.from_numpy(dense.weight).to(dtype)))
 
 
-def test_a_dense_layer_between_images_merges() -> None:
-    dense = Dense(random(2 * 9, 5), (5,), (2 * 9,))
-    conv = make_conv((2, 3, 3), 4, (2, 2))
-    assert_equal(Chain((dense, conv)), merge(Chain((dense, conv))))
-    both = Chain((dense, Dense(random(3, 18), (18,), (3,)), Dense(random(2, 3), (3,), (2,))))
-    assert_equal(both, merge(both))
+def test_geometry_says_how_far_the_kernel_reaches() -> None:
+    g = conv_geometry((2, 7, 6), (4, 2, 3, 2), (2, 3), (1, 0), (1, 2), 1)
+    assert (g.in_shape, g.out_shape, g.span) == ((2, 7, 6), (4, 4, 2), (3, 3))
+    assert g.far_padding == (1, 0)
+    assert conv_geometry((2, 8, 8), (2, 1, 3, 3), (2, 2), (1, 1), (1, 1), 2).far_padding == (0, 0)
+    assert conv_geometry((2, 8, 8), (2, 1, 3, 3), (2, 2), (1, 1), (1, 1), 2).is_depthwise
+    assert not conv_geometry((2, 8, 8), (4, 1, 3, 3), (2, 2), (1, 1), (1, 1), 2).is_depthwise
+    assert [as_image(s) for s in ((5,), (5, 6), (5, 6, 7), (5, 6, 7, 8))] == [
+        (5, 1, 1),
+        (5, 1, 6),
+        (5, 6, 7),
+        (5, 6, 56),
+    ]
 
 
-def test_what_merges_to_a_convolution_and_what_must_become_dense() -> None:
-    """A chip holds one kernel instead of a matrix, so the convolution must be found where there is one."""
-    tile, overlapping = AvgPool2d((2, 2), (2, 2)), AvgPool2d((3, 3), (2, 2))
-    padded = AvgPool2d((2, 2), (2, 2), padding=(1, 1))
-
-    def merged(op: AvgPool2d, shape: Shape3, **conv: Any) -> Dense | Conv2d:
-        pool = make_pool(op, shape)
-        return merge(Chain((pool, make_conv(pool.out_shape, 4, (3, 3), **conv))))  # type: ignore[arg-type]
-
-    for op, shape, options, kernel, stride, padding in (
-        (tile, (2, 12, 12), {}, (6, 6), (2, 2), (0, 0)),
-        (tile, (2, 12, 12), {"padding": (1, 1)}, (6, 6), (2, 2), (2, 2)),
-        (tile, (2, 12, 12), {"stride": (2, 3), "groups": 2}, (6, 6), (4, 6), (0, 0)),
-        (tile, (2, 13, 12), {}, (6, 6), (2, 2), (0, 0)),
-        (overlapping, (2, 13, 13), {}, (7, 7), (2, 2), (0, 0)),
-        (padded, (2, 12, 12), {}, (6, 6), (2, 2), (1, 1)),
-        (replace(padded, count_include_pad=False, divisor=3), (2, 12, 12), {}, (6, 6), (2, 2), (1, 1)),
-    ):
-        found = merged(op, shape, **options)
-        assert isinstance(found, Conv2d)
-        g = found.geometry
-        assert (g.kernel, g.stride, g.padding) == (kernel, stride, padding)
-    for op, shape, options in (
-        (tile, (2, 13, 12), {"padding": (1, 1)}),  # the last row is cut off: a padded zero would read it
-        (overlapping, (2, 13, 13), {"padding": (1, 1)}),
-        (padded, (2, 12, 12), {"padding": (1, 1)}),
-        (AvgPool2d((3, 3), (3, 3), padding=(1, 1)), (2, 12, 12), {"padding": (1, 1)}),  # covers 11 of 12 rows
-        (tile, (2, 12, 12), {"dilation": (2, 2)}),
-        (AvgPool2d((2, 2), (2, 2), padding=(1, 1), count_include_pad=False), (2, 12, 12), {}),
-        (AvgPool2d((2, 2), (2, 2), ceil_mode=True), (2, 13, 13), {}),
-    ):
-        assert isinstance(merged(op, shape, **options), Dense)
-    assert isinstance(merge(make_pool(tile, (3, 7, 7))), Conv2d)
-    conv = make_conv((2, 5, 5), 3, (3, 3))
-    assert merge(conv) is conv
+def test_a_kernel_far_from_the_image_reads_zeros() -> None:
+    """More may be cut off than is there: paddings add up where convolutions join."""
+    x = np.array([[[2.0]]])
+    near = Conv2d(np.ones((1, 1, 1, 1)), conv_geometry((1, 1, 1), (1, 1, 1, 1), (1, 1), (0, 4), (1, 1), 1))
+    assert applied(near, x).tolist() == [[[0, 0, 0, 0, 2.0, 0, 0, 0, 0]]]
+    first = Conv2d(near.weight, near.geometry.__class__((1, 1, 1), (1, 1, 3), (1, 1), padding=(0, 4)))
+    assert applied(first, x).tolist() == [[[0, 0, 0]]]
+    up = ConvTranspose2d(near.weight, near.geometry.__class__((1, 1, 1), (1, 1, 3), (1, 1), padding=(0, 4)))
+    assert applied(up, x).tolist() == [[[0, 0, 0]]]
+    assert as_matrix(first).nnz == as_matrix(up).nnz == 0
 
 
-def test_a_matrix_beyond_the_limit_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    chain = Chain((make_conv((1, 8, 8), 2, (3, 3)), make_conv((2, 6, 6), 2, (3, 3))))
-    monkeypatch.setattr(operators, "_MAX_DENSE_ELEMENTS", 64 * 32 - 1)
-    with pytest.raises(ConversionError, match=r"\[1, 8, 8\] to \[2, 4, 4\].* 2,048 weights; 2,047 are allowed; put a"):
-        merge(chain)
-    monkeypatch.setattr(operators, "_MAX_DENSE_ELEMENTS", 64 * 32)
-    assert_equal(chain, merge(chain))
+# --- scales of normalized populations
 
 
-def assert_scales(op: Dense | Conv2d, lambda_in: Any, lambda_out: Any) -> None:
-    """scaled(x / lambda_in) = op(x) / lambda_out, with lambdas per channel of both populations."""
-    x = inputs(op)
-    per_in = torch.from_numpy(np.repeat(lambda_in, math.prod(op.in_shape) // len(lambda_in)).reshape(op.in_shape))
-    per_out = torch.from_numpy(np.repeat(lambda_out, math.prod(op.out_shape) // len(lambda_out)).reshape(op.out_shape))
-    scaled = scale(op, lambda_in=lambda_in, lambda_out=lambda_out)
-    expected = apply(op, x) / per_out
-    assert (apply(scaled, x / per_in) - expected).abs().max() <= 1e-12 * max(1.0, float(expected.abs().max()))
-    assert scaled.out_shape == op.out_shape
-
-
-def lambdas(n: int) -> Any:
+def lambdas(n: int) -> Array:
     """All different, over three decades."""
     return 10.0 ** np.random.default_rng(n).uniform(-1, 2, n)
 
 
+def assert_scales(op: Operator, lambda_in: Array, lambda_out: Array) -> None:
+    """scaled(x / lambda_in) = op(x) / lambda_out, with lambdas per channel of both populations."""
+    x = numbers(*op.in_shape, seed=1)
+    scaled = scale(op, lambda_in=lambda_in, lambda_out=lambda_out)
+    expected = applied(op, x).reshape(len(lambda_out), -1) / lambda_out.reshape(len(lambda_out), -1)
+    rates = x.reshape(len(lambda_in), -1) / lambda_in.reshape(len(lambda_in), -1)
+    found = applied(scaled, rates.reshape(op.in_shape)).reshape(expected.shape)
+    # each number loses a few eps to the scales, and each sum as many as it has terms; scales span three decades
+    largest = applied(_magnitude(op), np.abs(x)).reshape(len(lambda_out), -1).max(1, keepdims=True)
+    assert (np.abs(found - expected) <= 1e-12 * (1 + largest) / lambda_out.reshape(len(lambda_out), -1)).all()
+
+
+def _magnitude(op: Operator) -> Operator:
+    """The operator with the magnitudes of its weights: what rounding is relative to."""
+    matrix = as_matrix(op)
+    return Sparse(abs(matrix), op.in_shape, op.out_shape)
+
+
 @given(data=st.data(), shape=images())
-def test_scaling_weights_is_scaling_inputs_and_outputs(data: st.DataObject, shape: Shape3) -> None:
-    conv = data.draw(convs(shape))
-    assert_scales(conv, lambdas(shape[0]), lambdas(conv.out_shape[0]))
+def test_scaling_weights_is_scaling_inputs_and_outputs(data: st.DataObject, shape: tuple[int, int, int]) -> None:
+    op: Any = data.draw(st.one_of(convs(shape), transposed(shape)))
+    assert_scales(op, lambdas(shape[0]), lambdas(op.out_shape[0]))
+    assert_scales(op, lambdas(1), lambdas(1))
+    assert isinstance(scale(op, lambda_in=lambdas(shape[0]), lambda_out=lambdas(op.out_shape[0])), type(op))
+
+
+@given(op=chains())
+def test_a_scaled_chain_is_the_chain_between_scales(op: Operator) -> None:
+    assert_scales(op, lambdas(op.in_shape[0]), lambdas(op.out_shape[0]))
 
 
 def test_scaling_dense_operators_per_neuron_and_behind_a_flatten_per_channel() -> None:
-    assert_scales(Dense(random(3, 7), (7,), (3,)), lambdas(7), lambdas(3))
-    assert_scales(Dense(random(3, 4 * 6), (4, 2, 3), (3,)), lambdas(4), lambdas(3))
-    assert_scales(Dense(random(2 * 9, 5), (5,), (2, 3, 3)), lambdas(5), lambdas(2))
-    assert_scales(Dense(random(3, 24), (24,), (3,)), lambdas(4), lambdas(3))  # the population has 4 channels
+    assert_scales(Dense(numbers(3, 7), (7,), (3,)), lambdas(7), lambdas(3))
+    assert_scales(Dense(numbers(3, 4 * 6), (4, 2, 3), (3,)), lambdas(4), lambdas(3))
+    assert_scales(Dense(numbers(2 * 9, 5), (5,), (2, 3, 3)), lambdas(5), lambdas(2))
 
 
-@pytest.mark.parametrize("n_lambda", [1, 2, 3, 4, 12, 36])
-def test_scaling_a_convolution_whose_population_has_other_channels(n_lambda: int) -> None:
-    """A view between a population of n channels and a convolution over [4, 3, 3]: scales follow the neurons."""
-    conv = make_conv((4, 3, 3), 2, (2, 2))
-    assert_scales(conv, lambdas(n_lambda), lambdas(2))
-    conv = make_conv((4, 3, 3), 4, (2, 2), groups=2)
-    assert_scales(conv, lambdas(n_lambda), lambdas(4))
+def test_scales_of_every_neuron_follow_the_neurons() -> None:
+    """A population seen under another shape: one number for each neuron, as numpy arrays of the read shape."""
+    conv = Conv2d(numbers(2, 4, 2, 2), conv_geometry((4, 3, 3), (2, 4, 2, 2), (1, 1), (0, 0), (1, 1), 1))
+    each = np.exp(numbers(4, 3, 3, seed=2))
+    scaled = scale(conv, lambda_in=each, lambda_out=np.ones(1))
+    x = numbers(4, 3, 3, seed=3)
+    np.testing.assert_allclose(applied(scaled, x / each), applied(conv, x), rtol=1e-12, atol=1e-12)
+    by_channel = np.broadcast_to(np.exp(numbers(4, 1, 1)), (4, 3, 3))
+    assert isinstance(scale(conv, lambda_in=by_channel, lambda_out=np.ones(1)), Conv2d)
+    assert isinstance(scaled, Chain)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroport.errors import DataError, InvalidNetworkError
-from neuroport.snn.network import Neuron, Population, Projection, SpikingNetwork
-from neuroport.snn.operators import Dense
+from neuroport.ann.graph import MaxPool2d
+from neuroport.snn.network import Gate, Head, Neuron, Population, Projection, SpikingNetwork
+from neuroport.snn.operators import Dense, Window
 from neuroport.snn.simulate import FloatRun, simulate
 
 MEMBRANE = Neuron(fires=False)
@@ -184,6 +185,70 @@ def test_samples_do_not_touch_each_other() -> None:
             np.testing.assert_array_equal(together.rasters[name].sum(1), together.counts[name])
 
 
+def several_outputs(encoding: Any = "current") -> SpikingNetwork:
+    """Input [2] to a firing population [2], and from there a membrane [1] and a firing output [1]."""
+    net = layered((np.eye(2), [0, 0], Neuron()), ([[2.0, -1.0]], [0.5], MEMBRANE), encoding=encoding)
+    fires = Population("q", (1,), np.zeros(1), Neuron(v_init=0.5), "readout")
+    heads = (Head("q"), Head("p1", is_sampled=True))
+    more = Projection("p0", "q", Dense(np.array([[0.5, 0.25]]), (2,), (1,)))
+    return SpikingNetwork((*net.populations, fires), (*net.projections, more), encoding, heads)
+
+
+def test_each_output_has_its_readout_and_a_sampled_one_its_potentials_over_time() -> None:
+    """Rates 1/4 and 1/2: spikes at steps 4, 8 and at 2, 4, 6, 8, counted from 1."""
+    found = run(several_outputs(), [[0.25, 0.5]], 8, "q")
+    assert found.counts["p0"].tolist() == [[2, 4]]
+    assert set(found.readouts) == {"p1", "q"}
+    assert found.output == "q"
+    # 1/2, 3/4 at step 2, 3/2 -> 1/2 at 4, 3/4 at 6, 3/2 -> 1/2 at 8
+    assert found.rasters["q"].reshape(-1).tolist() == [0, 0, 0, 1, 0, 0, 0, 1]
+    assert found.readout.tolist() == found.readouts["q"].tolist() == [[2.0]]
+    # 1/2 each step, -1 at 2, +1 at 4, -1 at 6, +1 at 8
+    assert found.potentials.keys() == {"p1"}
+    assert found.potentials["p1"].shape == (1, 8, 1)
+    assert found.potentials["p1"].reshape(-1).tolist() == [0.5, 0.0, 0.5, 2.0, 2.5, 2.0, 2.5, 4.0]
+    assert found.readouts["p1"].tolist() == [[4.0]]
+
+
+def test_projections_from_several_populations_and_the_input_add_up() -> None:
+    net = layered((np.eye(2), [0, 0], Neuron()), ([[1.0, 0.0]], [0], MEMBRANE))
+    direct = Projection("input", "p1", Dense(np.array([[0.0, 3.0]]), (2,), (1,)))
+    again = Projection("p0", "p1", Dense(np.array([[0.0, -8.0]]), (2,), (1,)))
+    both = replace(net, projections=(*net.projections, direct, again))
+    assert run(both, [[0.5, 0.25]], 8).readout.tolist() == [[4 + 8 * 0.75 - 2 * 8]]
+    spiking = replace(both, encoding="rate")
+    assert run(spiking, [[0.5, 0.25]], 8).readout.tolist() == [[4 + 2 * 3 - 2 * 8]]
+
+
+def test_events_are_the_spikes_of_the_input_as_they_were_recorded() -> None:
+    network = layered((np.array([[0.5, -0.25]]), [0], Neuron()), encoding="events")
+    events = np.zeros((2, 6, 2), np.uint8)
+    events[0, :, 0] = [1, 1, 0, 1, 1, 1]
+    events[1, :, 1] = 1
+    found = run(network, events, 6, "input", "p0")
+    np.testing.assert_array_equal(found.rasters["input"], events)
+    assert found.counts["input"].tolist() == [[5, 0], [0, 6]]
+    assert found.rasters["p0"][:, :, 0].tolist() == [[0, 1, 0, 0, 1, 0], [0] * 6]
+    with pytest.raises(DataError, match=r"event data have shape \[2, 6, 2\], 5 steps of \[2\] are read"):
+        run(network, events, 5)
+
+
+def test_a_gate_hands_on_what_a_clamped_population_fires_from_its_first_step() -> None:
+    """The gate itself has no potential to hold: it passes what comes, when it comes."""
+    net = layered((np.eye(2), [0, 0], Neuron()), ([[1.0, 0.0]], [0], MEMBRANE), clamp=(3, 0))
+    gate = Population("gate", (1, 1, 1), np.zeros((1, 1, 1)), Gate())
+    window = Window(MaxPool2d((1, 2), (1, 2)), (1, 1, 2), (1, 1, 1))
+    last = Projection("gate", "p1", Dense(np.ones((1, 1)), (1,), (1,)))
+    network = SpikingNetwork(
+        (*net.populations[:2], gate, net.populations[2]),
+        (net.projections[0], Projection("p0", "gate", window), last),
+    )
+    found = run(network, [[0.5, 1.0]], 8, "p0", "gate")
+    assert found.rasters["p0"][0].T.tolist() == [[0, 0, 0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 1, 1, 1, 1]]
+    assert found.rasters["gate"].reshape(-1).tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert found.readout.tolist() == [[5.0]]
+
+
 def test_networks_that_make_no_sense_are_refused() -> None:
     good = layered((np.eye(2), [0, 0], Neuron()), (np.eye(2), [0, 0], MEMBRANE))
     first, hidden, last = good.populations
@@ -199,6 +264,7 @@ def test_networks_that_make_no_sense_are_refused() -> None:
         ),
         ((first, hidden, replace(last, role="hidden")), (a, b), "no population is the readout"),
         ((first, hidden, last), (a,), "population 'p1' receives nothing"),
+        ((first, replace(hidden, neuron=Gate()), last), (a, b), "gate 'p0' must read the windows of one population"),
     ):
         with pytest.raises(InvalidNetworkError, match=message):
             SpikingNetwork(populations, projections)

@@ -16,6 +16,7 @@ from neuroport.errors import ConversionError
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import load_recipe
 from neuroport.validation.ladder import Ladder
+from neuroport.validation.outputs import TestSet
 from tests.chip.networks import TARGETS, target
 
 
@@ -83,8 +84,9 @@ def test_every_rung_of_a_network_with_known_answers(halves, name, coding):
     labels = classes.copy()
     labels[:12] = 1 - labels[:12]  # a tenth is labelled wrongly: accuracy is 0.9, agreement 1
     ladder = Ladder(labels, told.append)
-    ladder.climb_float(ann, folded, normalized, images, 32)
-    activity = ladder.climb_core(normalized.network, network, images, 32)
+    tests = TestSet(images, labels)
+    ladder.climb_float(ann, folded, normalized, tests, 32)
+    activity = ladder.climb_core(normalized, network, tests, 32)
     assert [rung.name for rung in ladder.rungs] == ["ann", "folded", "normalized", "float_snn", "integer_core"]
     assert told == [rung.name for rung in ladder.rungs]
     assert [rung.samples for rung in ladder.rungs] == [120] * 5
@@ -103,7 +105,7 @@ def test_activity_counts_silent_neurons_and_spikes_per_step(halves):
     recipe = load_recipe("max-norm")
     normalized = convert(ann.graph, images, recipe)
     network = quantize(normalized.network, target("cpu"), 10, images=images).network
-    activity = Ladder(np.zeros(50, np.int64)).climb_core(normalized.network, network, left, 10)
+    activity = Ladder(np.zeros(50, np.int64)).climb_core(normalized, network, TestSet(left, np.zeros(50, np.int64)), 10)
     assert activity["hidden"].silent_fraction == 0.5  # the neuron of the right side never fires
     assert activity["readout"].mean_rate == 0  # accumulates
     assert activity["readout"].silent_fraction == 1
@@ -123,9 +125,11 @@ def test_a_wrong_conversion_is_not_carried_further(halves):
     k = next(k for k, node in enumerate(nodes) if node.name == "readout")
     nodes[k] = replace(nodes[k], op=replace(nodes[k].op, weight=nodes[k].op.weight * [[1.01, 1], [1, 1]]))
     with pytest.raises(ConversionError, match=r"the folded network differs from the trained one by 0\.0"):
-        Ladder(classes).climb_float(ann, AnnGraph(tuple(nodes), folded.output), normalized, images, 4)
+        Ladder(classes).climb_float(
+            ann, AnnGraph(tuple(nodes), folded.outputs), normalized, TestSet(images, classes), 4
+        )
     *first, last = normalized.network.projections
     wrong = replace(last, operator=replace(last.operator, weight=last.operator.weight * 1.01))
     network = replace(normalized.network, projections=(*first, wrong))
     with pytest.raises(ConversionError, match="in unclipped rates differs from the trained one"):
-        Ladder(classes).climb_float(ann, folded, replace(normalized, network=network), images, 4)
+        Ladder(classes).climb_float(ann, folded, replace(normalized, network=network), TestSet(images, classes), 4)
