@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from neuroport.errors import NeuroportError
     from neuroport.normalize.convert import convert
     from neuroport.normalize.recipe import load_recipe
+    from neuroport.normalize.search import choose_percentile
+    from neuroport.snn.over_time import accuracy_over_time
     from neuroport.snn.simulate import simulate
     from neuroport.validation.divergence import compare
 
@@ -27,6 +29,8 @@ __all__ = [
     "Deployment",
     "NeuroportError",
     "__version__",
+    "accuracy_over_time",
+    "choose_percentile",
     "compare",
     "convert",
     "deploy",
@@ -46,6 +50,8 @@ _HOME = {
     "DeployOptions": "neuroport.deployment",
     "Deployment": "neuroport.deployment",
     "NeuroportError": "neuroport.errors",
+    "accuracy_over_time": "neuroport.snn.over_time",
+    "choose_percentile": "neuroport.normalize.search",
     "compare": "neuroport.validation.divergence",
     "convert": "neuroport.normalize.convert",
     "deploy": "neuroport.deployment",

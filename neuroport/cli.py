@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -156,6 +157,68 @@ def deploy(
         if not result.is_equal:
             _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
             raise SystemExit(1)
+
+
+@app.command()
+def curve(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."
+        ),
+    ] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="A name or YAML file; give it once for each curve. Default: max-norm and robust."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
+    ] = None,
+    scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
+    mean: Annotated[
+        str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")
+    ] = "",
+    std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
+    weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps per sample; the most of a recipe if left out.", min=1)] = (
+        None
+    ),
+    evaluate: Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Directory; neuroport-out/MODEL-curve if left out.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print curve.json to standard output.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+) -> None:
+    """Compare recipes: accuracy after every step, as CSV, JSON and a plot."""
+    with _reporting():
+        from neuroport.curve import CurveOptions
+        from neuroport.curve import curve as run
+        from neuroport.deployment import Silent
+        from neuroport.terminal import TerminalProgress, show_curve
+
+        options = CurveOptions(
+            model=model,
+            weights=weights,
+            data=data,
+            scale=scale,
+            mean=_numbers(mean, "--mean"),
+            std=_numbers(std, "--std"),
+            seed=seed,
+            steps=steps,
+            eval_samples=evaluate or None,
+            out=out,
+        )
+        if recipe:
+            options = replace(options, recipes=tuple(recipe))
+        if quiet:
+            result = run(options, Silent())
+        else:
+            with TerminalProgress() as progress:
+                result = run(options, progress)
+        if as_json:
+            sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+        elif not quiet:
+            show_curve(result)
 
 
 @targets_app.callback(invoke_without_command=True)

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import NDArray
 
-from neuroport.ann.load import LoadedAnn, load_ann, names_callable
+from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
 from neuroport.backends.base import Backend, Job
 from neuroport.backends.registry import get_backend
@@ -25,9 +24,9 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.quantize import Quantized, quantize
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
-from neuroport.data import Dataset, Part, candidate_shapes, load_npz
-from neuroport.datasheets import data_dir
-from neuroport.errors import DataError, ToolchainError, UsageError
+from neuroport.data import Dataset, Part
+from neuroport.errors import ToolchainError, UsageError
+from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
@@ -37,10 +36,7 @@ from neuroport.validation.ladder import Ladder, LayerActivity, Rung
 from neuroport.validation.outputs import Answer, Reading, TestSet
 from neuroport.validation.report import SCHEMA, layer_rows, versions, write_report
 
-_CALIBRATION_SAMPLES = 1000
-_MIN_CLASSES = 2
 _WORTH_SAYING = 1e-4  # fraction of neuron-steps outside a register
-_EXAMPLES = 3  # samples a module is traced with
 
 
 class Progress(Protocol):
@@ -64,22 +60,14 @@ class Silent:
 
 
 @dataclass(frozen=True)
-class DeployOptions:
-    """What `neuroport deploy` can be told.
+class DeployOptions(Source):
+    """What `neuroport deploy` can be told; model, data and seed: see Source.
 
-    model: `.pt2` or `.onnx` file, `package.module:callable`, an nn.Module, or None for the embedded digits example.
-    scale, mean, std: what the network sees is (scale * image - mean) / std, mean and std per channel. target, recipe:
-    names or YAML files; recipe None is the target's default. steps: None for the recipe's, or for those of recorded
-    spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as `samples`, None for
-    all. out: bundle directory, None for neuroport-out/<model>-<target>.
+    target, recipe: names or YAML files; recipe None is the target's default. steps: None for the recipe's, or for
+    those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
+    `samples`, None for all. out: bundle directory, None for neuroport-out/<model>-<target>.
     """
 
-    model: str | Path | torch.nn.Module | None = None
-    weights: Path | None = None
-    data: Path | None = None
-    scale: float | None = None
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
     target: str | Path = "loihi-sim"
     backend: str | None = None
     recipe: str | Path | None = None
@@ -87,7 +75,6 @@ class DeployOptions:
     samples: int = 20
     eval_samples: int | None = 1000
     out: Path | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,13 +119,13 @@ class _Deploy:
 
     def run(self) -> Deployment:
         self.progress.stage("reading model and data")
-        ann, dataset = self._load()
+        ann, dataset = load_source(self.options, self.recipe.steps)
         out = self.options.out or Path("neuroport-out") / f"{ann.name}-{self.target.name}"
         check_place(out)
         self.n_steps = self.options.steps or dataset.n_steps or self.recipe.steps
         wanted = self.options.eval_samples
         tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.samples))
-        _check_labels(tests.labels, ann)
+        check_labels(tests.labels, ann)
         normalized, quantized = self._convert(ann, dataset)
         with staged_bundle(out) as stage:
             job = self._job(normalized, quantized, tests, stage / "scratch")
@@ -159,36 +146,12 @@ class _Deploy:
             raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
         return Deployment(out, tuple(ladder.rungs), failure, report)
 
-    def _load(self) -> tuple[LoadedAnn, Dataset]:
-        o = self.options
-        if o.model is None:
-            if o.weights is not None:
-                raise UsageError("--weights needs a MODEL to load them into")
-            folder = data_dir("digits")
-            ann = load_ann(folder / "digits.pt2")
-            return ann, self._read(o.data or folder / "digits.npz")
-        if not isinstance(o.model, torch.nn.Module) and not names_callable(o.model):
-            ann = load_ann(o.model, weights=o.weights)
-            return ann, self._read(_needed(o.data))
-        dataset = self._read(_needed(o.data))
-        return load_ann(o.model, examples=_examples(dataset, self.recipe.steps), weights=o.weights), dataset
-
-    def _read(self, path: Path) -> Dataset:
-        o = self.options
-        return load_npz(path, scale=o.scale, mean=o.mean, std=o.std, seed=o.seed)
-
     def _samples(self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
         """n samples of a part, all if None."""
-        index = dataset.choose(part, n, self.options.seed)
-        labels = dataset.part(part).labels[index]
-        if not dataset.has_events:
-            inputs = [node.shape for node in ann.graph.inputs]
-            return TestSet(dataset.images(part, index, ann.input_shape, inputs=inputs), labels)
-        spikes = dataset.spikes(part, index, ann.input_shape, self.n_steps)
-        return TestSet(spikes.mean(1, dtype=np.float32), labels, spikes)
+        return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps)
 
     def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Quantized]:
-        n = self.recipe.calibration_samples or _CALIBRATION_SAMPLES
+        n = self.recipe.calibration_samples or CALIBRATION_SAMPLES
         calibration = self._samples(ann, dataset, "train", n).images
         self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
         normalized = convert(ann.graph, calibration, self.recipe, events=dataset.has_events)
@@ -340,33 +303,3 @@ def warnings(rows: Sequence[Mapping[str, Any]], *, n_neuron_steps: int, network:
                 f"samples; use fewer steps, or calibrate on data like the test data"
             )
     return found
-
-
-def _examples(dataset: Dataset, n_steps: int) -> list[torch.Tensor | tuple[torch.Tensor, ...]]:
-    """Inputs to trace a module with, the likeliest shape first."""
-    index = np.arange(min(_EXAMPLES, len(dataset.train)))
-    if dataset.train.events is not None:
-        spikes = dataset.train.events.take(index, dataset.n_steps or n_steps, ())
-        return [torch.from_numpy(spikes.mean(1, dtype=np.float32))]
-    factor = np.float32(dataset.scaling.factor)
-    raw = [x[index].astype(np.float32) * factor for x in dataset.train.images]
-    if len(raw) > 1:
-        return [tuple(torch.from_numpy(np.ascontiguousarray(x)) for x in raw)]
-    return [torch.from_numpy(np.ascontiguousarray(x)) for x in candidate_shapes(raw[0])]
-
-
-def _needed(data: Path | None) -> Path:
-    if data is None:
-        raise UsageError("--data is needed with a MODEL: calibration and accuracy need images and labels (.npz)")
-    return data
-
-
-def _check_labels(labels: NDArray[np.int64], ann: LoadedAnn) -> None:
-    n_classes = int(np.prod(ann.graph.by_name[ann.graph.output].shape))
-    if n_classes < _MIN_CLASSES:
-        raise DataError(f"the model has {n_classes} output; accuracy is measured on class scores of 2 or more")
-    if int(labels.max()) >= n_classes:
-        raise DataError(
-            f"labels go up to {int(labels.max())}, the model has {n_classes} outputs (classes 0 to {n_classes - 1}); "
-            f"is this the data set it was trained on?"
-        )

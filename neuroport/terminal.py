@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Column, Table
 
 from neuroport.chip.target import Target, load_target
+from neuroport.curve import Curve
 from neuroport.datasheets import names, read_text
 from neuroport.deployment import Deployment
 from neuroport.toolchains import status
@@ -118,6 +119,24 @@ def _layer_cells(row: dict[str, Any], *, fires: bool) -> tuple[str, ...]:
         f"{row['mean_rate']:.3f}" if fires else "membrane",
         f"{100 * row['silent_fraction']:.0f} %" if fires else "",
     )
+
+
+def show_curve(result: Curve) -> None:
+    """Accuracy at the last step, and the latencies, of every recipe."""
+    console, report = _Console(), result.report
+    ann = report["ann_accuracy"]
+    title = f"{report['model']} on {report['samples']:,} samples of {report['data']}: ANN {100 * ann:.2f} %"
+    table = Table(Column("recipe", overflow="fold", min_width=12), "readout", title=escape(title))
+    for heading in (f"accuracy at step {report['steps']}", "difference", "within 1 % from step", "0.5 % from step"):
+        table.add_column(heading, justify="right")
+    for row in report["recipes"]:
+        last = row["accuracy"][-1]
+        steps = ("never" if step is None else str(step) for step in row["latency_steps"].values())
+        table.add_row(escape(row["name"]), row["readout"], f"{100 * last:.2f} %", f"{100 * (last - ann):+.2f}", *steps)
+    console.print(table)
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"curves and numbers in {result.out}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show_targets() -> None:

@@ -36,10 +36,13 @@ ALLOWED = (
     GROUND
     | {room: frozenset(GROUND) | frozenset(ROOMS[:i]) for i, room in enumerate(ROOMS)}
     | {
-        "deployment": frozenset(GROUND) | frozenset(ROOMS),
-        "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"deployment"},
+        "loading": frozenset(GROUND) | frozenset(ROOMS),
+        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
+        "plot": frozenset({"errors"}),
+        "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
+        "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment"},
         "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment"},
-        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "terminal", "__init__"},
+        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment", "terminal", "__init__"},
         "__main__": frozenset({"cli"}),
     }
 )

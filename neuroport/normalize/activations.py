@@ -8,7 +8,7 @@ of those values that share the bits found so far. No moving average, no sampling
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -39,30 +39,40 @@ class ActivationStatistics:
 def collect_statistics(
     data: Pass, *, percentile: float = 100.0, per_channel: bool = False
 ) -> dict[str, ActivationStatistics]:
-    """Statistics of every population that `data` yields.
+    """Statistics of every population that `data` yields; see collect_percentiles."""
+    return collect_percentiles(data, (percentile,), per_channel=per_channel)[0]
+
+
+def collect_percentiles(
+    data: Pass, percentiles: Sequence[float], *, per_channel: bool = False
+) -> list[dict[str, ActivationStatistics]]:
+    """For each percentile the statistics of every population that `data` yields.
 
     Args:
-        data: called once for the maximum, three times for a percentile below 100; must yield the same each time.
-        percentile: above 0, at most 100; 100 is the maximum.
+        data: called once for the maximum, three times for percentiles below 100; must yield the same each time.
+        percentiles: above 0, at most 100; 100 is the maximum.
         per_channel: one group per index of axis 1 instead of one for all.
 
     Raises:
         InvalidNetworkError: no data, or an activation that is NaN, infinite or negative.
-        ValueError: percentile out of range.
+        ValueError: a percentile out of range.
     """
-    if not 0 < percentile <= 100:
-        raise ValueError(f"percentile must be above 0 and at most 100, got {percentile}")
-    selectors: dict[str, _Selector] = {}
-    for digit in range(1 if percentile == 100 else len(_DIGITS)):
+    for percentile in percentiles:
+        if not 0 < percentile <= 100:
+            raise ValueError(f"percentile must be above 0 and at most 100, got {percentile}")
+    selectors: dict[str, list[_Selector]] = {}
+    for digit in range(1 if min(percentiles) == 100 else len(_DIGITS)):
         for name, values in data():
             grouped = _grouped(name, values, per_channel)
-            selector = selectors.setdefault(name, _Selector(len(grouped), percentile))
-            selector.add(digit, grouped)
-        for selector in selectors.values():
+            if name not in selectors:
+                selectors[name] = [_Selector(len(grouped), p) for p in percentiles]
+            for selector in selectors[name]:
+                selector.add(digit, grouped)
+        for selector in (s for several in selectors.values() for s in several):
             selector.descend(digit)
     if not selectors:
         raise InvalidNetworkError("no calibration data: at least one sample is needed to measure activations")
-    return {name: selector.result() for name, selector in selectors.items()}
+    return [{name: several[k].result() for name, several in selectors.items()} for k in range(len(percentiles))]
 
 
 def _grouped(name: str, values: torch.Tensor, per_channel: bool) -> torch.Tensor:

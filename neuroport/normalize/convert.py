@@ -9,25 +9,72 @@ from numpy.typing import NDArray
 
 from neuroport.ann.graph import AnnGraph
 from neuroport.ann.simplify import simplify
+from neuroport.errors import ConversionError
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized, check_images, normalize
-from neuroport.snn.build import build_network
+from neuroport.snn.build import BuildOptions, build_network
 from neuroport.snn.encode import rate_options
+from neuroport.snn.network import SpikingNetwork
 
 
-def convert(graph: AnnGraph, images: NDArray[np.float32], recipe: Recipe, *, events: bool = False) -> Normalized:
+def convert(
+    graph: AnnGraph,
+    images: NDArray[np.float32],
+    recipe: Recipe,
+    n_steps: int | None = None,
+    *,
+    events: bool = False,
+    seed: int = 0,
+) -> Normalized:
     """The spiking network of an ANN graph, normalized on calibration images [N, ...] as the recipe says.
 
-    With `events` the samples will come as spikes; `images` then are their mean rates.
+    A search of the recipe comes first, then the network is built and normalized, then corrected. n_steps: of the runs
+    it is made for, the recipe's if None. With `events` the samples will come as spikes; `images` then are their mean
+    rates. seed: of Poisson inputs and of a search's noise.
 
     Raises:
-        ConversionError: what cannot be converted, with layer and reason.
+        ConversionError: what cannot be converted, with layer and reason; fewer steps than the clamp holds the answer.
     """
-    options = recipe.build_options
     images = check_images(images)
+    steps = n_steps or recipe.steps
+    network = spiking_network(graph, images, recipe, events=events, seed=seed)
+    check_clamp(network, recipe, steps)
+    if recipe.search is not None:
+        from neuroport.normalize.search import choose_percentile  # it converts in its turn
+
+        value_range = (float(images.min()), float(images.max()))
+        found = choose_percentile(graph, recipe, graph.input_shape, value_range, steps, seed)
+        recipe = recipe.model_copy(update={"percentile": found.percentile, "search": None})
+    normalized = normalize(network, images, recipe, steps)
+    if not recipe.corrections:
+        return normalized
+    from neuroport.normalize.correct import corrected
+
+    return corrected(normalized, images, recipe, steps)
+
+
+def spiking_network(
+    graph: AnnGraph, images: NDArray[np.float32], recipe: Recipe, *, events: bool = False, seed: int = 0
+) -> SpikingNetwork:
+    """The network the recipe asks for, not normalized, with an input code that can express the images."""
+    options: BuildOptions = replace(recipe.build_options, seed=seed)
     if events:
         options = replace(options, encoding="events")
-    elif options.encoding == "rate":
+    elif options.encoding in ("rate", "poisson"):
         n_signs, scale = rate_options(images)
         options = replace(options, n_signs=n_signs, input_scale=scale)
-    return normalize(build_network(simplify(graph), options), images, recipe)
+    return build_network(simplify(graph), options)
+
+
+def check_clamp(network: SpikingNetwork, recipe: Recipe, n_steps: int) -> None:
+    """Refuse a run that ends before the clamp lets an output begin.
+
+    Raises:
+        ConversionError: the output, its first step, and the steps there are.
+    """
+    late = max((network.by_name[head.population] for head in network.outputs), key=lambda p: p.clamp_until)
+    if late.clamp_until >= n_steps:
+        raise ConversionError(
+            f"output '{late.name}' is clamped for {late.clamp_until} steps (recipe '{recipe.name}', clamp: "
+            f"{recipe.clamp} per level), and {n_steps} are run; use more steps (--steps), or a recipe without clamp"
+        )

@@ -21,26 +21,30 @@ class _Sheet(BaseModel):
 
 
 class BiasCorrection(_Sheet):
-    """Per-channel bias so that mean rates follow mean clipped activations (normalize/correct.py).
+    """Per-channel bias and size of a spike, so that rates follow clipped activations (normalize/correct.py).
 
-    steps: simulated per round, None for the run's own; rounds: forward passes; samples: of the calibration data.
-    Source: Li et al. 2021, light calibration.
+    steps: simulated, None for the run's own; rounds: biases tried; samples: of the calibration data; rate: fraction of
+    what is missing that a round adds. Source: Li et al. 2021, light calibration (the bias).
     """
 
     kind: Literal["bias"]
     steps: Count | None = None
-    rounds: Count = 5
-    samples: Count = 64
+    rounds: Count = 4
+    samples: Count = 128
     rate: Annotated[float, Field(gt=0, le=1)] = 0.8
 
 
 class ResetCorrection(_Sheet):
-    """Per-channel gain, then bias, for neurons that lose their overshoot at a reset to zero (normalize/correct.py)."""
+    """The same for neurons that lose their overshoot at a reset to zero, thresholds raised (normalize/correct.py).
+
+    settle: fraction of the steps for which a readout that accumulates waits, until the rates are what they stay.
+    """
 
     kind: Literal["hard-reset"]
     steps: Count | None = None
-    rounds: Annotated[int, Field(ge=5, le=100)] = 10
-    samples: Count = 64
+    rounds: Count = 4
+    samples: Count = 128
+    settle: Annotated[float, Field(ge=0, lt=1)] = 0.25
 
 
 class L4Adjustment(_Sheet):
@@ -93,7 +97,7 @@ class Recipe(_Sheet):
     reset: Literal["zero", "subtract"] = "subtract"
     v_init: Annotated[float, Field(ge=0, lt=1)] = 0.0
     leak: Annotated[float, Field(gt=0, le=1)] = 1.0
-    clamp: Annotated[int, Field(ge=0, le=1000)] = 0
+    clamp: Annotated[float, Field(ge=0, le=1000)] = 0.0
     input: Literal["current", "rate", "poisson"] = "current"
     readout: Literal["membrane", "count", "softmax"] = "membrane"
     pool: Literal["fold", "spiking"] = "fold"
@@ -111,9 +115,15 @@ class Recipe(_Sheet):
     @property
     def build_options(self) -> BuildOptions:
         """The part of the recipe that shapes the network."""
-        encoding = "rate" if self.input == "poisson" else self.input
         return BuildOptions(
-            self.reset, self.v_init, self.leak, encoding, self.readout, self.pool, max_pool=self.max_pool
+            self.reset,
+            self.v_init,
+            self.leak,
+            self.input,
+            self.readout,
+            self.pool,
+            max_pool=self.max_pool,
+            clamp=self.clamp,
         )
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from neuroport.ann.graph import FloatArray
 from neuroport.errors import DataError, InvalidNetworkError
-from neuroport.normalize.activations import ActivationStatistics, collect_statistics
+from neuroport.normalize.activations import ActivationStatistics, Pass, collect_percentiles
+from neuroport.normalize.channels import along
 from neuroport.normalize.recipe import Recipe
+from neuroport.normalize.rules import Calibration, Rule, forward_pass, scale_rule
 from neuroport.snn.encode import check_rate_range
 from neuroport.snn.merge import scale
 from neuroport.snn.network import Gate, Population, Projection, SpikingNetwork
-from neuroport.snn.operators import Operator, Shape
-from neuroport.snn.rates import forward_rates
+from neuroport.snn.operators import Operator
 
-_BATCH = 250
+_READ_PERCENTILES = ("activation", "diehl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,8 @@ class Normalized:
     """A network in units of firing rates, and what was measured to get there.
 
     scales: activation per unit of rate, [C] for each population; channels that never fire on the calibration data
-    keep the scale of their layer and are counted in `n_silent_channels`.
+    keep the scale of their layer and are counted in `n_silent_channels`; percentile: of the activations; uncorrected:
+    the network as it was before corrections that change its function (correct.py), None if there were none.
     """
 
     network: SpikingNetwork
@@ -35,36 +36,65 @@ class Normalized:
     statistics: Mapping[str, ActivationStatistics]
     n_silent_channels: Mapping[str, int]
     input_range: tuple[float, float]
+    percentile: float = 100.0
+    uncorrected: SpikingNetwork | None = None
+
+    @property
+    def exact(self) -> SpikingNetwork:
+        """The network whose unclipped rates are the ANN's activations."""
+        return self.uncorrected or self.network
 
 
-def normalize(network: SpikingNetwork, images: NDArray[np.float32], recipe: Recipe) -> Normalized:
+def normalize(
+    network: SpikingNetwork, images: NDArray[np.float32], recipe: Recipe, n_steps: int | None = None
+) -> Normalized:
     """Rescale weights and biases so that the activation lambda becomes a firing rate of 1.
 
-    W <- W lambda_in / lambda_out, b <- b / lambda_out, with lambda the maximum (p = 100) or the p-th percentile of
-    the activations over `images` [N, ...]. The readout has one scale for all classes, which moves no decision: the
-    largest magnitude of its sums where it accumulates.
+    W <- W lambda_in / lambda_out, b <- b / lambda_out, with lambda chosen by the recipe's scale rule (rules.py) over
+    `images` [N, ...], for runs of n_steps (the recipe's if None). The readout has one scale for all classes, which
+    moves no decision: the largest magnitude of its sums where it accumulates. Inputs of one population share its
+    scale: both branches of a residual block are normalized with the activations after the addition.
 
     Raises:
         InvalidNetworkError: populations never fire on the calibration data and cut the answer off.
         DataError: no calibration data, or images outside [0, 1] for a plain rate code.
 
-    Source: Rueckauer et al. 2016, sections 3.2.1 (maximum) and 3.2.2 (percentile).
+    Source: Rueckauer et al. 2016, section 3.2.1; Mueller et al. 2021, eq. 2 and section IV-A (residual blocks).
     """
     images = check_images(images)
-    if network.encoding == "rate" and network.n_signs == 1 and network.input_scale == 1:
+    return normalize_each(network, images, (recipe,), n_steps)[0]
+
+
+def normalize_each(
+    network: SpikingNetwork, images: NDArray[np.float32], recipes: Sequence[Recipe], n_steps: int | None = None
+) -> list[Normalized]:
+    """The network normalized by each of several recipes that differ in nothing but their percentile.
+
+    The activations are measured for all of them in the same passes.
+    """
+    images = check_images(images)
+    if network.is_rate_coded and network.n_signs == 1 and network.input_scale == 1:
         check_rate_range(images)
-    statistics = _measure(network, images, recipe)
+    per_channel = recipes[0].granularity == "channel"
+    percentiles = [r.percentile if r.scale in _READ_PERCENTILES else 100.0 for r in recipes]
+    measured = collect_percentiles(_magnitudes(network, images), percentiles, per_channel=per_channel)
+    return [
+        _normalized(Calibration(network, images, recipe, n_steps or recipe.steps, statistics))
+        for recipe, statistics in zip(recipes, measured, strict=True)
+    ]
+
+
+def _normalized(calibration: Calibration) -> Normalized:
+    network, images, recipe = calibration.network, calibration.images, calibration.recipe
+    rule = scale_rule(calibration)
     scales: dict[str, FloatArray] = {}
     silent: dict[str, int] = {}
     for population in network.populations:
-        value = _scale_of(population, statistics[population.name], recipe)
-        if isinstance(population.neuron, Gate):  # spikes pass as they are
-            value = scales[network.incoming[population.name][0].pre]
+        found = calibration.statistics[population.name]
+        silent[population.name] = _n_silent(population, found)
+        value = _scale_of(population, found, rule, scales, calibration)
         if not value.max() > 0:  # whatever it is, it has to be a number above 0
             value = np.array([max((scales[j.pre].max() for j in network.incoming[population.name]), default=1.0)])
-            silent[population.name] = population.shape[0]
-        else:
-            silent[population.name] = int((value <= 0).sum()) if value.size > 1 else 0
         per_channel = np.broadcast_to(value, (population.shape[0],)).astype(np.float64)
         scales[population.name] = np.where(per_channel > 0, per_channel, value.max())
     _check_alive(network, silent, len(images))
@@ -74,7 +104,8 @@ def normalize(network: SpikingNetwork, images: NDArray[np.float32], recipe: Reci
         for j in network.projections
     )
     normalized = replace(network, populations=populations, projections=projections)
-    return Normalized(normalized, scales, statistics, silent, (float(images.min()), float(images.max())))
+    input_range = (float(images.min()), float(images.max()))
+    return Normalized(normalized, scales, calibration.statistics, silent, input_range, recipe.percentile)
 
 
 def check_images(images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -90,17 +121,32 @@ def check_images(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return images.astype(np.float32, copy=False)
 
 
-def _scale_of(population: Population, found: ActivationStatistics, recipe: Recipe) -> FloatArray:
+def _n_silent(population: Population, found: ActivationStatistics) -> int:
+    """Channels without any activation on the calibration data; of a layer measured as a whole, all or none."""
+    if population.role == "input":
+        return 0
+    if not found.maximum.max() > 0:
+        return population.shape[0]
+    return int((found.maximum <= 0).sum()) if found.maximum.size > 1 and population.neuron.fires else 0
+
+
+def _scale_of(
+    population: Population,
+    found: ActivationStatistics,
+    rule: Rule,
+    scales: Mapping[str, FloatArray],
+    calibration: Calibration,
+) -> FloatArray:
     """Activation that becomes a rate of 1: per channel, or one for the layer; 0 where nothing was seen."""
     if population.role == "input":
         return np.ones(1)
+    if isinstance(population.neuron, Gate):  # spikes pass as they are
+        return scales[calibration.network.incoming[population.name][0].pre]
     if not population.neuron.fires:
         return np.array([found.maximum.max()])  # one for all classes, which moves no decision
-    if population.saturation is not None and recipe.ceiling == "threshold":
+    if population.saturation is not None and calibration.recipe.ceiling == "threshold":
         return population.saturation.ceiling
-    value: FloatArray = np.where(
-        found.percentile > 0, found.percentile, found.maximum
-    )  # sparser than 100 - p is not silent
+    value = rule(population, scales)
     one_for_all: FloatArray = value.max(keepdims=True)
     return one_for_all if population.role == "readout" else value
 
@@ -115,19 +161,9 @@ def _rescaled(population: Population, scale: FloatArray) -> Population:
 
 def _scaled(j: Projection, network: SpikingNetwork, scales: Mapping[str, FloatArray]) -> Operator:
     """The operator in units of rates; per-channel scales go along with the populations' own shapes."""
-    lambda_in = _along(scales[j.pre], network.by_name[j.pre].shape, j.operator.in_shape)
-    lambda_out = _along(scales[j.post], network.by_name[j.post].shape, j.operator.out_shape)
+    lambda_in = along(scales[j.pre], network.by_name[j.pre].shape, j.operator.in_shape)
+    lambda_out = along(scales[j.post], network.by_name[j.post].shape, j.operator.out_shape)
     return scale(j.operator, lambda_in=lambda_in, lambda_out=lambda_out)
-
-
-def _along(per_channel: FloatArray, shape: Shape, read_as: Shape) -> FloatArray:
-    """Scales of a population's channels for an operator that reads it under another shape."""
-    if (per_channel == per_channel[0]).all():
-        return per_channel[:1]
-    if shape[0] == read_as[0]:
-        return per_channel
-    full = np.broadcast_to(per_channel.reshape(-1, *[1] * (len(shape) - 1)), shape)
-    return np.ascontiguousarray(full).reshape(read_as)
 
 
 def _check_alive(network: SpikingNetwork, silent: Mapping[str, int], n_samples: int) -> None:
@@ -150,14 +186,11 @@ def _check_alive(network: SpikingNetwork, silent: Mapping[str, int], n_samples: 
     )
 
 
-def _measure(network: SpikingNetwork, images: NDArray[np.float32], recipe: Recipe) -> dict[str, ActivationStatistics]:
-    def one_pass() -> Iterable[tuple[str, torch.Tensor]]:
-        for start in range(0, len(images), _BATCH):
-            batch = torch.from_numpy(images[start : start + _BATCH])
-            for name, value in forward_rates(network, batch, clip=False):
-                yield name, value.abs() if _is_signed(network, name) else value
-
-    return collect_statistics(one_pass, percentile=recipe.percentile, per_channel=recipe.granularity == "channel")
+def _magnitudes(network: SpikingNetwork, images: NDArray[np.float32]) -> Pass:
+    return lambda: (
+        (name, value.abs() if _is_signed(network, name) else value)
+        for name, value in forward_pass(network, images)
+    )
 
 
 def _is_signed(network: SpikingNetwork, name: str) -> bool:

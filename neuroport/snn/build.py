@@ -59,8 +59,9 @@ class BuildOptions:
     `pool`: average pools fold into the next layer ('fold') or are spiking populations of their own ('spiking', as in
     Diehl 2015 and Rueckauer 2016). `readout`: the last linear layer accumulates ('membrane', or 'softmax' where a
     spiking softmax reads it) or spikes ('count'). `max_pool`: rectifiers ('expand'), gates ('gated', Rueckauer 2016,
-    section 3.6) or none ('refuse'). `n_signs`, `input_scale`: see SpikingNetwork. `max_condensed`: synapses that linear
-    layers in a row may be condensed to; beyond it they are relayed by a pair of populations.
+    section 3.6) or none ('refuse'). `n_signs`, `input_scale`, `seed`: see SpikingNetwork. `max_condensed`: synapses
+    that linear layers in a row may be condensed to; beyond it they are relayed by a pair of populations. `clamp`: steps
+    that each level of populations waits longer than the one before (Mueller et al. 2021, III).
     """
 
     reset: Reset = "subtract"
@@ -73,6 +74,8 @@ class BuildOptions:
     n_signs: int = 1
     input_scale: float = 1.0
     max_condensed: int = _MAX_CONDENSED
+    clamp: float = 0.0
+    seed: int = 0
 
 
 def build_network(graph: AnnGraph, options: BuildOptions) -> SpikingNetwork:
@@ -120,8 +123,23 @@ class _Builder:
             if node.name not in tail:
                 self.signals[node.name] = self._step(node)
         heads = tuple(self._head(name) for name in graph.outputs)
-        populations = tuple(self.populations.values())
-        return SpikingNetwork(populations, tuple(self.projections), o.encoding, heads, o.n_signs, o.input_scale)
+        populations = self._clamped()
+        return SpikingNetwork(populations, tuple(self.projections), o.encoding, heads, o.n_signs, o.input_scale, o.seed)
+
+    def _clamped(self) -> tuple[Population, ...]:
+        """The populations, each held for `clamp` steps per level, the longest path from the input.
+
+        Constant currents are there at once: then the populations that read them wait for nothing. A gate adds no level.
+        """
+        level = {"input": -1 if self.options.encoding == "current" else 0}
+        found = []
+        for p in self.populations.values():
+            is_neuron = isinstance(p.neuron, Neuron)
+            if p.role != "input":
+                level[p.name] = max(level[j.pre] for j in self.projections if j.post == p.name) + is_neuron
+            waits = int(self.options.clamp * max(level[p.name], 0)) if is_neuron else 0
+            found.append(replace(p, clamp_until=waits))
+        return tuple(found)
 
     # --- outputs
 

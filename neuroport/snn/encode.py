@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,9 +13,10 @@ from neuroport.snn.network import SpikingNetwork
 
 
 def encode_spikes(network: SpikingNetwork, samples: NDArray[np.generic], n_steps: int) -> NDArray[np.uint8]:
-    """Spikes [N, T, *shape] of the input population under rate or event encoding.
+    """Spikes [N, T, *shape] of the input population under rate, Poisson or event encoding.
 
     samples: values [N, ...] for a rate code; the spikes themselves [N, T, ...] for events, where T must be n_steps.
+    The same network gives the same sample the same spikes, wherever it stands in a batch.
 
     Raises:
         DataError: a value that no rate can express, or events of another length, shape or value.
@@ -23,7 +26,8 @@ def encode_spikes(network: SpikingNetwork, samples: NDArray[np.generic], n_steps
     values = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float64))
     if network.n_signs == 1 and network.input_scale == 1:
         check_rate_range(samples)
-    return rate_spikes(input_values(network, values, clip=True).numpy(), n_steps)
+    rates = input_values(network, values, clip=True).numpy()
+    return poisson_spikes(rates, n_steps, network.seed) if network.encoding == "poisson" else rate_spikes(rates, n_steps)
 
 
 def input_values(network: SpikingNetwork, images: torch.Tensor, *, clip: bool) -> torch.Tensor:
@@ -57,6 +61,25 @@ def rate_spikes(rates: NDArray[np.floating], n_steps: int) -> NDArray[np.uint8]:
     steps = np.arange(n_steps + 1, dtype=np.float64).reshape(1, -1, *[1] * (rates.ndim - 1))
     count = np.floor(x * steps + 0.5)
     return np.diff(count, axis=1).astype(np.uint8)
+
+
+def poisson_spikes(rates: NDArray[np.floating], n_steps: int, seed: int) -> NDArray[np.uint8]:
+    """Spikes [N, T, *shape], each drawn on its own with the rate as its probability.
+
+    rates: [N, *shape] in [0, 1]. The generator of a sample starts from the seed and the sample's own numbers, so that
+    float simulator, core and backend see the same spikes in any batch, and fewer steps are the first ones of more.
+    Source: Rueckauer et al. 2016, section 3.4 (what analog input replaces).
+
+    Raises:
+        DataError: a value outside [0, 1].
+    """
+    check_rate_range(rates)
+    spikes = np.empty((len(rates), n_steps, *rates.shape[1:]), np.uint8)
+    for k, rate in enumerate(np.ascontiguousarray(rates, dtype=np.float64)):
+        content = int.from_bytes(hashlib.blake2b(rate.tobytes(), digest_size=16).digest(), "little")
+        random = np.random.default_rng([seed, content]).random((n_steps, *rate.shape))
+        spikes[k] = random < rate
+    return spikes
 
 
 def check_rate_range(images: NDArray[np.generic]) -> None:

@@ -188,10 +188,11 @@ def _dense_behind(a: Part, b: Dense) -> Dense | None:
         return Dense(np.ascontiguousarray((a.matrix.T @ b.weight.T).T), a.in_shape, b.out_shape)
     rows = []
     for start in range(0, n_out, 256):
-        probe = torch.zeros(1, *a.in_shape, dtype=torch.float64, requires_grad=True)
-        image = apply(a, probe).reshape(-1)
         chunk = torch.from_numpy(b.weight[start : start + 256])
-        (back,) = torch.autograd.grad(image, probe, chunk, is_grads_batched=True)
+        with torch.enable_grad():  # the caller may have switched it off
+            probe = torch.zeros(1, *a.in_shape, dtype=torch.float64, requires_grad=True)
+            image = apply(a, probe).reshape(-1)
+            (back,) = torch.autograd.grad(image, probe, chunk, is_grads_batched=True)
         rows.append(back.reshape(len(chunk), n_in).numpy())
     return Dense(np.concatenate(rows), a.in_shape, b.out_shape)
 

@@ -13,7 +13,7 @@ from neuroport.errors import InvalidNetworkError
 from neuroport.snn.operators import Operator, Shape, Window
 
 Reset = Literal["zero", "subtract"]
-Encoding = Literal["current", "rate", "events"]
+Encoding = Literal["current", "rate", "poisson", "events"]
 Role = Literal["input", "hidden", "readout"]
 
 
@@ -102,8 +102,9 @@ class SpikingNetwork:
     """Populations in topological order, the first being the input, their projections, and the outputs.
 
     `encoding` says what the input population hands on: its analog values at every step (current), spikes of a
-    deterministic rate encoder (rate), or the recorded spikes of the sample (events). With `n_signs` 2 the encoder has
-    one channel for positive and one for negative values (on, off), at rate |x| / input_scale.
+    deterministic rate encoder (rate), spikes drawn with the rate as their probability from `seed` (poisson), or the
+    recorded spikes of the sample (events). With `n_signs` 2 the encoder has one channel for positive and one for
+    negative values (on, off), at rate |x| / input_scale.
 
     Raises:
         InvalidNetworkError: a projection runs backwards, joins shapes that differ, or a population has no input.
@@ -115,6 +116,7 @@ class SpikingNetwork:
     heads: tuple[Head, ...] = ()
     n_signs: int = 1
     input_scale: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Check order and shapes."""
@@ -155,6 +157,11 @@ class SpikingNetwork:
         for j in self.projections:
             found[j.post].append(j)
         return {name: tuple(projections) for name, projections in found.items()}
+
+    @property
+    def is_rate_coded(self) -> bool:
+        """Whether an encoder turns numbers into spikes."""
+        return self.encoding in ("rate", "poisson")
 
     @property
     def input(self) -> Population:

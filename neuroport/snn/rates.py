@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 
-from neuroport.ann.graph import ReLU
+from neuroport.ann.graph import FloatArray, ReLU
 from neuroport.ann.interpret import rectify
 from neuroport.snn.encode import input_values
 from neuroport.snn.network import Population, SpikingNetwork
 from neuroport.snn.operators import apply
 
 
-def forward_rates(network: SpikingNetwork, images: torch.Tensor, *, clip: bool) -> Iterator[tuple[str, torch.Tensor]]:
+def forward_rates(
+    network: SpikingNetwork, images: torch.Tensor, *, clip: bool, limits: Mapping[str, FloatArray] | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Activation [N, *shape] of each population after its ReLU, in order; the readout's are its plain sums.
 
     images: [N, ...]; of event data the mean over the steps. With `clip`, rates end at 1 as spikes do (one per neuron
     and step at most): the ReLU1 network, which predicts the accuracy of the spiking one. Without, the ANN's own
-    activations, trained ceilings and levels included, as normalization measures them.
+    activations, trained ceilings and levels included, as normalization measures them. `limits`, [C] or [1] for a
+    population, end what it hands on; what is yielded is what it was before.
     Source: Mueller et al. 2021, section IV-C (ReLU1).
     """
     values: dict[str, torch.Tensor] = {}
@@ -35,6 +38,9 @@ def forward_rates(network: SpikingNetwork, images: torch.Tensor, *, clip: bool) 
                     value = value + arriving
                 value = _fired(population, value, clip=clip)
             values[population.name] = value
+            if limits and population.name in limits:
+                limit = torch.as_tensor(limits[population.name], dtype=value.dtype)
+                values[population.name] = torch.minimum(value, limit.reshape(-1, *[1] * (value.ndim - 2)))
             yield population.name, value
             for projection in network.incoming[population.name]:
                 if last_use[projection.pre] == population.name:

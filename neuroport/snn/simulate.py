@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,12 +16,25 @@ from neuroport.snn.operators import Window, apply
 
 
 @dataclass(frozen=True, eq=False)
+class OverTime:
+    """What the first output showed after each step.
+
+    counts: spikes so far, [N, T, n_out] int32, None where the output does not fire; potentials: [N, T, n_out] in the
+    simulation's dtype, of a firing output those it would have if it did not fire, None of a gate, which has none.
+    """
+
+    counts: NDArray[np.int32] | None
+    potentials: NDArray[np.floating] | None
+
+
+@dataclass(frozen=True, eq=False)
 class FloatRun:
     """What a simulation returns.
 
     counts: spikes per neuron, [N, *shape] int32 for each population; readouts: for each output population
     [N, n_out] float64, spike counts or membrane potentials after the last step; potentials: of the outputs a spiking
-    softmax reads, [N, T, n_out] after each step; rasters: [N, T, *shape] uint8 of the populations asked for.
+    softmax reads, [N, T, n_out] after each step; rasters: [N, T, *shape] uint8 of the populations asked for;
+    over_time: the first output after every step, if asked for.
     """
 
     counts: Mapping[str, NDArray[np.int32]]
@@ -29,6 +42,7 @@ class FloatRun:
     potentials: Mapping[str, NDArray[np.float64]]
     rasters: Mapping[str, NDArray[np.uint8]]
     output: str
+    over_time: OverTime | None = None
 
     @property
     def readout(self) -> NDArray[np.float64]:
@@ -42,18 +56,23 @@ def simulate(
     n_steps: int,
     *,
     record: tuple[str, ...] = (),
+    over_time: bool = False,
     dtype: torch.dtype = torch.float32,
 ) -> FloatRun:
     """Run images [N, ...], or event data [N, T, ...], for n_steps.
 
-    Within step t a population sees the step-t spikes of its inputs. Spike counts of float32 runs can differ by one
-    at the threshold with the order of summation; float64 and dyadic weights make them exact.
+    `record` keeps the spikes of populations at every step, `over_time` what the first output shows. Within step t a
+    population sees the step-t spikes of its inputs. Spike counts of float32 runs can differ by one at the threshold
+    with the order of summation; float64 and dyadic weights make them exact.
     """
     state = _State(network, np.asarray(images), n_steps, record, dtype)
+    watch = _Watch(network, state, n_steps) if over_time else None
     with torch.no_grad():
         for t in range(n_steps):
             state.step(t)
-    return state.result()
+            if watch is not None:
+                watch.step(t)
+    return replace(state.result(), over_time=None if watch is None else watch.result())
 
 
 class _State:
@@ -111,12 +130,16 @@ class _State:
             if p.name in self.sampled:
                 self.sampled[p.name].append(self.v[p.name].reshape(self.n, -1).double().numpy().copy())
 
-    def _integrate(self, p: Population, neuron: Neuron, t: int) -> None:
+    def current(self, p: Population) -> torch.Tensor:
+        """What arrives at a population in this step, its bias included."""
         current = self.constant[p.name]
         for j in self.network.incoming[p.name]:
             if j.pre in self.spikes:
                 current = current + apply(j.operator, self.spikes[j.pre]).reshape(current.shape)
-        v = self.v[p.name] * neuron.leak + current
+        return current
+
+    def _integrate(self, p: Population, neuron: Neuron, t: int) -> None:
+        v = self.v[p.name] * neuron.leak + self.current(p)
         if neuron.fires:
             spikes = (v >= neuron.v_th).to(self.dtype)
             v = v * (1 - spikes) if neuron.reset == "zero" else v - spikes * neuron.v_th
@@ -138,3 +161,32 @@ class _State:
         counts = {name: value.numpy() for name, value in self.counts.items()}
         potentials = {name: np.stack(steps, 1) for name, steps in self.sampled.items()}
         return FloatRun(counts, readouts, potentials, self.rasters, self.network.output.name)
+
+
+class _Watch:
+    """The first output of a running simulation, looked at after every step."""
+
+    def __init__(self, network: SpikingNetwork, state: _State, n_steps: int) -> None:
+        self.state, self.output = state, network.output
+        shape = (state.n, n_steps, self.output.n_neurons)
+        self.counts = torch.zeros(shape, dtype=torch.int32) if self.output.neuron.fires else None
+        self.potentials: torch.Tensor | None = None
+        if isinstance(self.output.neuron, Neuron):
+            self.potentials = torch.zeros(shape, dtype=state.dtype)
+            self.unfired = state.v[self.output.name]
+
+    def step(self, t: int) -> None:
+        p, n = self.output, self.state.n
+        if self.counts is not None:
+            self.counts[:, t] = self.state.counts[p.name].reshape(n, -1)
+        if self.potentials is None or not isinstance(p.neuron, Neuron):
+            return
+        if not p.neuron.fires:
+            self.unfired = self.state.v[p.name]
+        elif t >= p.clamp_until:
+            self.unfired = self.unfired * p.neuron.leak + self.state.current(p)
+        self.potentials[:, t] = self.unfired.reshape(n, -1)
+
+    def result(self) -> OverTime:
+        counts, potentials = self.counts, self.potentials
+        return OverTime(None if counts is None else counts.numpy(), None if potentials is None else potentials.numpy())

@@ -59,10 +59,11 @@ def n_connections(op: Operator) -> int:
     n_out = math.prod(op.out_shape)
     if math.prod(op.in_shape) * n_out <= MAX_SYNAPSES:
         return math.prod(op.in_shape) * n_out
-    probe = torch.zeros(1, *op.in_shape, dtype=torch.float64, requires_grad=True)
     middle = np.ravel_multi_index([n // 2 for n in op.out_shape], op.out_shape)
-    answer = apply(op, probe).reshape(-1)[int(middle)]
-    (gradient,) = torch.autograd.grad(answer, probe)
+    with torch.enable_grad():  # the caller may have switched it off
+        probe = torch.zeros(1, *op.in_shape, dtype=torch.float64, requires_grad=True)
+        answer = apply(op, probe).reshape(-1)[int(middle)]
+        (gradient,) = torch.autograd.grad(answer, probe)
     return int((gradient != 0).sum()) * n_out
 
 

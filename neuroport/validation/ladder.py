@@ -101,14 +101,15 @@ class Ladder:
         _check_same("the folded network", answers, trained, ann.precision, has_levels=steps)
         self.add("folded", _flat(answers[0]), answers)
         few = tests.images[:_BATCH]
-        exact = reading.rates(dict(forward_rates(network, torch.from_numpy(few), clip=False)))
+        exact = reading.rates(dict(forward_rates(normalized.exact, torch.from_numpy(few), clip=False)))
         expected = [answer[: len(few)] for answer in answers]
         what = "the spiking network in unclipped rates"
         _check_same(what, exact.outputs, expected, ann.precision, has_levels=steps)
         self.on_rung("normalized")
 
         def clipped(k: slice) -> Answer:
-            return reading.rates(dict(forward_rates(network, torch.from_numpy(tests.images[k]), clip=True)))
+            batch = torch.from_numpy(tests.images[k])
+            return reading.rates(dict(forward_rates(normalized.exact, batch, clip=True)))
 
         self._climb("normalized", len(tests), clipped)
         self.on_rung("float_snn")

@@ -70,7 +70,8 @@ class Reading:
 
     def float_run(self, run: FloatRun, first_sample: int) -> Answer:
         """Of the float simulation of a batch that begins at a sample of the test set."""
-        return self._answer({n: v / self.n_steps for n, v in run.readouts.items()}, run.potentials, first_sample)
+        rates = {name: value / self._steps(name) for name, value in run.readouts.items()}
+        return self._answer(rates, run.potentials, first_sample)
 
     def integers(
         self,
@@ -88,7 +89,7 @@ class Reading:
         over_time: dict[str, Scores] = {}
         for read in network.heads:
             unit = network.by_name[read.population].unit if read.read == "membrane" else 1
-            values[read.population] = readouts[read.population] / (unit * self.n_steps)
+            values[read.population] = readouts[read.population] / (unit * self._steps(read.population))
         for head in self.heads:
             if head.is_sampled:
                 v = potentials[head.population]
@@ -107,6 +108,10 @@ class Reading:
                     scores = counts.astype(np.float64)
             outputs.append(read_out(head, torch.from_numpy(value)).numpy())
         return Answer(np.zeros((0, 0)) if scores is None else scores, tuple(outputs))
+
+    def _steps(self, name: str) -> int:
+        """Steps in which an output runs: all but those it is clamped for."""
+        return max(1, self.n_steps - self.normalized.network.by_name[name].clamp_until)
 
     def _scale(self, head: Head) -> Scores:
         """Activation per unit of rate of every neuron, [n_out]."""

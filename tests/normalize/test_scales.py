@@ -14,7 +14,7 @@ from neuroport.ann.graph import AnnGraph, Input, Linear, Node, ReLU
 from neuroport.ann.interpret import run_graph
 from neuroport.ann.simplify import simplify
 from neuroport.errors import DataError, InvalidNetworkError
-from neuroport.normalize import scales as scales_module
+from neuroport.normalize import rules
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized, normalize
@@ -175,7 +175,7 @@ def test_the_images_are_used_whole_and_in_any_order(monkeypatch: pytest.MonkeyPa
     images = rng.integers(0, 5, (623, 4)).astype(np.float32)
     one = convert(graph, images, recipe(percentile=97, granularity="channel"))
     assert one.statistics["l0"].n_values == 623
-    monkeypatch.setattr(scales_module, "_BATCH", 17)
+    monkeypatch.setattr(rules, "BATCH", 17)
     other = convert(graph, images[rng.permutation(623)], recipe(percentile=97, granularity="channel"))
     for name, scale in one.scales.items():
         np.testing.assert_array_equal(scale, other.scales[name])

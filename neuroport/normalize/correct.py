@@ -1,0 +1,180 @@
+"""Calibration of a spiking network on its own spikes: constants of each channel that make rates follow activations.
+
+Normalization looks at the ANN alone. What neurons lose in the steps they are given, to late inhibition, and at a reset
+to zero, shows in their spikes only. Populations are corrected front to back, each on what those before it, corrected,
+really send, without labels or gradients: one simulation of the calibration samples, in which each population is
+integrated a few times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from neuroport.ann.graph import FloatArray
+from neuroport.normalize.channels import feeds_gate, with_gain, with_offset, with_spike_size
+from neuroport.normalize.l4 import adjusted
+from neuroport.normalize.recipe import BiasCorrection, L4Adjustment, Recipe, ResetCorrection
+from neuroport.normalize.scales import Normalized
+from neuroport.snn.encode import input_values, rate_spikes
+from neuroport.snn.layerwise import Layerwise
+from neuroport.snn.network import Gate, Population, SpikingNetwork
+from neuroport.snn.rates import forward_rates
+
+_PRIOR = 0.02  # weight of the layer's size of a spike in that of a channel, as a fraction of the mean squared rate
+_RESET_RATE = 0.6
+_FULL_GAIN_STEPS = 32  # up to which thresholds stay as they are at a reset to zero; then they grow as the root of T
+_SMALLEST_GAIN = 0.35
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """offset [C]: added to the biases, in v_th per step; size [C]: target rate that one spike per step stands for."""
+
+    offset: FloatArray
+    size: FloatArray
+
+
+Sizes = Literal["channel", "layer", "none"]
+# offset [C] -> mean rate of each neuron, [N, C, ...], over the steps its population runs
+Trial = Callable[[FloatArray], torch.Tensor]
+
+
+def corrected(normalized: Normalized, images: NDArray[np.float32], recipe: Recipe, n_steps: int) -> Normalized:
+    """The network with the recipe's corrections, in their order, calibrated on images [N, ...] for runs of n_steps.
+
+    The targets are the rates of the network as normalized, clipped to [0, 1] (ReLU1); it is kept as `uncorrected`.
+    Without corrections `normalized` comes back as it is. Event data are represented by regular spikes of their rates.
+    """
+    for correction in recipe.corrections:
+        chosen = spread(images, correction.samples)
+        if isinstance(correction, L4Adjustment):
+            network = adjusted(normalized.network, chosen, correction.alpha)
+            normalized = replace(normalized, network=network, uncorrected=normalized.exact)
+        else:
+            normalized = _front_to_back(normalized, chosen, correction.steps or n_steps, correction)
+        if isinstance(correction, ResetCorrection):
+            waiting = _settled(normalized.network, int(correction.settle * n_steps))
+            normalized = replace(normalized, network=waiting)
+    return normalized
+
+
+def _settled(network: SpikingNetwork, n_steps: int) -> SpikingNetwork:
+    """The network whose accumulating readouts begin at step n_steps, if not later."""
+    populations = tuple(
+        p if p.role != "readout" or p.neuron.fires else replace(p, clamp_until=max(p.clamp_until, n_steps))
+        for p in network.populations
+    )
+    return replace(network, populations=populations)
+
+
+def spread(images: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """n of the images, all if there are fewer, evenly over them: they may lie in the order of their classes."""
+    return images[np.linspace(0, len(images) - 1, min(n, len(images))).round().astype(np.int64)]
+
+
+def samples_of(network: SpikingNetwork, images: NDArray[np.float32], n_steps: int) -> NDArray[np.generic]:
+    """What a simulation is shown for calibration images: regular spikes of their rates where they stand for events."""
+    if network.encoding != "events":
+        return images
+    return rate_spikes(input_values(network, torch.from_numpy(images), clip=True).numpy(), n_steps)
+
+
+def _front_to_back(
+    normalized: Normalized, images: NDArray[np.float32], n_steps: int, correction: BiasCorrection | ResetCorrection
+) -> Normalized:
+    """The network with each population corrected, those before it being corrected already."""
+    scales = dict(normalized.scales)
+    run = Layerwise(normalized.network, samples_of(normalized.network, images, n_steps), n_steps)
+    for name, target in forward_rates(normalized.exact, torch.from_numpy(images), clip=True):
+        p = run.network.by_name[name]
+        if isinstance(p.neuron, Gate):
+            run.fire(p, run.gate(p))
+        elif p.role != "input" and p.neuron.fires and p.clamp_until < n_steps:
+            if isinstance(correction, ResetCorrection):
+                run.network = with_gain(run.network, p, np.full(p.shape[0], reset_gain(n_steps)))
+                p = run.network.by_name[name]
+            change = _correct(run, p, target, correction)
+            run.network = with_spike_size(with_offset(run.network, p, change.offset), p, change.size)
+            scales[name] = scales[name] * change.size
+    return replace(normalized, network=run.network, scales=scales, uncorrected=normalized.exact)
+
+
+def _correct(
+    run: Layerwise, p: Population, target: torch.Tensor, correction: BiasCorrection | ResetCorrection
+) -> Change:
+    """What one population needs; its spikes with it are handed on."""
+    drive = run.drive(p)
+    n_steps = run.n_steps - p.clamp_until
+
+    def trial(offset: FloatArray) -> torch.Tensor:
+        return run.integrate(p, drive, offset).sum(0, dtype=torch.float32) / n_steps
+
+    rate = _RESET_RATE if isinstance(correction, ResetCorrection) else correction.rate
+    sizes: Sizes = "none" if p.role == "readout" else "layer" if feeds_gate(run.network, p) else "channel"
+    change = find_change(trial, target, correction.rounds, rate, sizes)
+    run.fire(p, run.integrate(p, drive, change.offset))
+    return change
+
+
+def find_change(trial: Trial, target: torch.Tensor, rounds: int, rate: float, sizes: Sizes) -> Change:
+    """Sizes with which rates come nearest to their targets in the least-squares sense, offsets with which means agree.
+
+    A round measures the rates, takes the slope of target on rate as the size, and adds `rate` times what is missing to
+    the offset. Of all rounds each channel keeps that with the smallest squared error, the old bias among them.
+
+    Args:
+        trial: rates for an offset.
+        target: [N, C, ...].
+        rounds: number of offsets tried beyond none.
+        rate: fraction of the missing mean rate that an offset grows by.
+        sizes: free for each channel; one for the layer (a gate behind it compares rates); or 1 (the host counts spikes).
+    """
+    n_channels = target.shape[1]
+    offset, best = np.zeros(n_channels), Change(np.zeros(n_channels), np.ones(n_channels))
+    smallest = np.full(n_channels, np.inf)
+    for _ in range(rounds + 1):
+        found = trial(offset)
+        size = spike_size(found, target, sizes)
+        missing = target - found * over(size, found)
+        error = channel_means(missing.square())
+        is_better = error < smallest
+        smallest = np.where(is_better, error, smallest)
+        best = Change(np.where(is_better, offset, best.offset), np.where(is_better, size, best.size))
+        offset = offset + rate * channel_means(missing) / size
+    return best
+
+
+def spike_size(rate: torch.Tensor, target: torch.Tensor, sizes: Sizes) -> FloatArray:
+    """Least-squares slope [C] of target on rate through 0; a channel that hardly fires has that of the layer."""
+    product, square = channel_means(rate * target), channel_means(rate * rate)
+    if sizes == "none" or not square.mean() > 0 or not product.mean() > 0:
+        return np.ones(len(square))
+    own = float(sizes == "channel")
+    slope: FloatArray = (own * product + _PRIOR * product.mean()) / (own * square + _PRIOR * square.mean())
+    return slope
+
+
+def reset_gain(n_steps: int) -> float:
+    """Factor on the input of neurons that are reset to zero.
+
+    A spike throws away what was above the threshold: less of it where thresholds are high against the input, but then
+    there are fewer spikes to tell the rate by, which matters less the longer a run is.
+    """
+    return float(np.clip((_FULL_GAIN_STEPS / n_steps) ** 0.5, _SMALLEST_GAIN, 1.0))
+
+
+def channel_means(values: torch.Tensor) -> FloatArray:
+    """Means [C] of [N, C, ...]."""
+    means: FloatArray = values.transpose(0, 1).flatten(1).double().mean(1).numpy()
+    return means
+
+
+def over(per_channel: FloatArray, like: torch.Tensor) -> torch.Tensor:
+    """Values [C] to multiply [N, C, ...] by."""
+    return torch.as_tensor(per_channel, dtype=like.dtype).reshape(-1, *[1] * (like.ndim - 2))
