@@ -126,27 +126,26 @@ def find_change(trial: Trial, target: torch.Tensor, rounds: int, rate: float, si
     """Sizes with which rates come nearest to their targets in the least-squares sense, offsets with which means agree.
 
     A round measures the rates, takes the slope of target on rate as the size, and adds `rate` times what is missing to
-    the offset. Of all rounds each channel keeps that with the smallest squared error, the old bias among them.
+    the offset. Of all rounds each channel keeps the one whose mean is nearest, its old bias among them.
 
     Args:
         trial: rates for an offset.
         target: [N, C, ...].
         rounds: number of offsets tried beyond none.
         rate: fraction of the missing mean rate that an offset grows by.
-        sizes: free for each channel; one for the layer (a gate behind it compares rates); or 1 (the host counts spikes).
+        sizes: one for each channel; for the layer (a gate behind it compares rates); or 1 (the host counts spikes).
     """
     n_channels = target.shape[1]
     offset, best = np.zeros(n_channels), Change(np.zeros(n_channels), np.ones(n_channels))
-    smallest = np.full(n_channels, np.inf)
+    nearest = np.full(n_channels, np.inf)
     for _ in range(rounds + 1):
         found = trial(offset)
         size = spike_size(found, target, sizes)
-        missing = target - found * over(size, found)
-        error = channel_means(missing.square())
-        is_better = error < smallest
-        smallest = np.where(is_better, error, smallest)
+        missing = channel_means(target - found * over(size, found))
+        is_better = np.abs(missing) < nearest
+        nearest = np.where(is_better, np.abs(missing), nearest)
         best = Change(np.where(is_better, offset, best.offset), np.where(is_better, size, best.size))
-        offset = offset + rate * channel_means(missing) / size
+        offset = offset + rate * missing / size
     return best
 
 
