@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neuroport.deployment import Deployment, DeployOptions, deploy
     from neuroport.errors import NeuroportError
     from neuroport.normalize.convert import convert
+    from neuroport.normalize.predict import predict_relu1
     from neuroport.normalize.recipe import load_recipe
     from neuroport.normalize.search import choose_percentile
     from neuroport.snn.over_time import accuracy_over_time
@@ -38,6 +39,7 @@ __all__ = [
     "load_ann",
     "load_recipe",
     "load_target",
+    "predict_relu1",
     "quantize",
     "run_core",
     "run_oracle",
@@ -59,6 +61,7 @@ _HOME = {
     "load_ann": "neuroport.ann.load",
     "load_recipe": "neuroport.normalize.recipe",
     "load_target": "neuroport.chip.target",
+    "predict_relu1": "neuroport.normalize.predict",
     "quantize": "neuroport.chip.quantize",
     "run_core": "neuroport.chip.core",
     "run_oracle": "neuroport.chip.oracle",

@@ -36,6 +36,10 @@ targets_app = typer.Typer(
     no_args_is_help=False, rich_markup_mode=None, help="Targets: the list, one datasheet, its toolchain."
 )
 app.add_typer(targets_app, name="targets")
+recipes_app = typer.Typer(
+    no_args_is_help=False, rich_markup_mode=None, help="Conversion recipes: the list, one of them with its sources."
+)
+app.add_typer(recipes_app, name="recipes")
 
 
 def main() -> None:
@@ -256,3 +260,22 @@ def targets_install(
             return
         made = ensure(sheet.spec, force=force, on_progress=_say)
         _say(f"ready: {made.root}")
+
+
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context) -> None:
+    """List the recipes."""
+    if context.invoked_subcommand is None:
+        with _reporting():
+            from neuroport.terminal import show_recipes
+
+            show_recipes()
+
+
+@recipes_app.command("show")
+def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAML file.")]) -> None:
+    """Show one recipe with its sources."""
+    with _reporting():
+        from neuroport.terminal import show_recipe
+
+        show_recipe(name)

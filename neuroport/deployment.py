@@ -114,10 +114,12 @@ class _Deploy:
             raise UsageError(f"--steps must be at least 1, got {options.steps}")
         self.target: Target = load_target(options.target)
         self.recipe: Recipe = load_recipe(options.recipe or self.target.default_recipe)
+        self.reason = "asked for" if options.recipe else default_reason(self.target)
         self.n_steps = options.steps or self.recipe.steps
         self.backend: Backend = get_backend(options.backend or self.target.backends[0])
 
     def run(self) -> Deployment:
+        self.progress.stage(f"recipe {self.recipe.name}: {self.reason}")
         self.progress.stage("reading model and data")
         ann, dataset = load_source(self.options, self.recipe.steps)
         out = self.options.out or Path("neuroport-out") / f"{ann.name}-{self.target.name}"
@@ -154,7 +156,11 @@ class _Deploy:
         n = self.recipe.calibration_samples or CALIBRATION_SAMPLES
         calibration = self._samples(ann, dataset, "train", n).images
         self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
-        normalized = convert(ann.graph, calibration, self.recipe, events=dataset.has_events)
+        normalized = convert(
+            ann.graph, calibration, self.recipe, self.n_steps, events=dataset.has_events, seed=self.options.seed
+        )
+        if self.recipe.search is not None:
+            self.progress.stage(f"the search chose the {normalized.percentile:g}th percentile")
         self.progress.stage(f"quantizing for {self.target.name}")
         quantized = quantize(
             normalized.network, self.target, self.n_steps, images=calibration, input_range=normalized.input_range
@@ -215,6 +221,8 @@ class _Deploy:
             "schema": SCHEMA,
             "target": self.target.name,
             "recipe": self.recipe.name,
+            "recipe_reason": self.reason,
+            "percentile": normalized.percentile if self.recipe.reads_percentile else None,
             "steps": self.n_steps,
             "seed": self.options.seed,
             "model": ann.name,
@@ -236,6 +244,13 @@ class _Deploy:
             ],
             "versions": versions(),
         }
+
+
+def default_reason(target: Target) -> str:
+    """Why a target's default recipe is the one it is, in a few words."""
+    if set(target.arithmetic.resets) == {"zero"}:
+        return f"the default of {target.name}, whose neurons only reset to zero"
+    return f"the default of {target.name}, whose neurons reset by subtraction"
 
 
 def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:
@@ -263,7 +278,7 @@ def output_rows(ann: LoadedAnn, normalized: Normalized, ladder: Ladder) -> list[
 
 def input_warnings(network: SpikingNetwork, tests: TestSet) -> list[str]:
     """Inputs that no rate expresses: beyond the largest magnitude of the calibration data."""
-    if network.encoding != "rate" or network.input_scale == 1:
+    if not network.is_rate_coded or network.input_scale == 1:
         return []
     beyond = float((np.abs(tests.images) > network.input_scale * (1 + _WORTH_SAYING)).mean())
     if not beyond:

@@ -14,6 +14,7 @@ from neuroport.chip.target import Target, load_target
 from neuroport.curve import Curve
 from neuroport.datasheets import names, read_text
 from neuroport.deployment import Deployment
+from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.toolchains import status
 
 
@@ -137,6 +138,42 @@ def show_curve(result: Curve) -> None:
     for note in result.notes:
         console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"curves and numbers in {result.out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_recipes() -> None:
+    """All recipes: which activation becomes a rate of 1, with which neurons, and what they are for."""
+    table = Table(Column("recipe", no_wrap=True), Column("scale", no_wrap=True), "neuron", "what it is")
+    for name in names("calibration"):
+        recipe = load_recipe(name)
+        table.add_row(name, _scale_words(recipe), _neuron_words(recipe), recipe.summary)
+    _Console().print(table)
+
+
+def show_recipe(name: str) -> None:
+    """The recipe as it stands in its file, sources included, once it has been checked."""
+    load_recipe(name)
+    text = read_text("calibration", name).rstrip()
+    _Console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _scale_words(recipe: Recipe) -> str:
+    """What the scale is taken from: `channel 99.9 %`, `layer weights`, `threshold 1`."""
+    if recipe.scale == "none":
+        return f"threshold {recipe.threshold:g}"
+    if recipe.search is not None:
+        return f"{recipe.granularity} search"
+    return f"{recipe.granularity} {f'{recipe.percentile:g} %' if recipe.scale == 'activation' else recipe.scale}"
+
+
+def _neuron_words(recipe: Recipe) -> str:
+    """Reset, and what is not plain: `subtract, v_init 0.5, clamp 1, poisson`."""
+    words: list[str] = [recipe.reset]
+    words += [f"v_init {recipe.v_init:g}"] if recipe.v_init else []
+    words += [f"leak {recipe.leak:g}"] if recipe.leak != 1 else []
+    words += [f"clamp {recipe.clamp:g}"] if recipe.clamp else []
+    words += [recipe.input] if recipe.input != "current" else []
+    words += [recipe.readout] if recipe.readout != "membrane" else []
+    return ", ".join(words)
 
 
 def show_targets() -> None:

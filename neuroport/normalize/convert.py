@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from neuroport.ann.graph import AnnGraph
 from neuroport.ann.simplify import simplify
 from neuroport.errors import ConversionError
+from neuroport.normalize.correct import corrected
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized, check_images, normalize
 from neuroport.snn.build import BuildOptions, build_network
@@ -46,10 +47,6 @@ def convert(
         found = choose_percentile(graph, recipe, graph.input_shape, value_range, steps, seed)
         recipe = recipe.model_copy(update={"percentile": found.percentile, "search": None})
     normalized = normalize(network, images, recipe, steps)
-    if not recipe.corrections:
-        return normalized
-    from neuroport.normalize.correct import corrected
-
     return corrected(normalized, images, recipe, steps)
 
 

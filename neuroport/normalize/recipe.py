@@ -113,6 +113,11 @@ class Recipe(_Sheet):
         return self
 
     @property
+    def reads_percentile(self) -> bool:
+        """Whether the scale rule looks at the percentile."""
+        return self.scale in ("activation", "diehl")
+
+    @property
     def build_options(self) -> BuildOptions:
         """The part of the recipe that shapes the network."""
         return BuildOptions(

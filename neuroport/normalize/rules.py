@@ -167,12 +167,12 @@ def by_squared_error(calibration: Calibration) -> Rule:
     argmin over lambda of sum (a - lambda / T clip(floor(a T / lambda + v_init), 0, T))^2, lambda on a grid of a
     hundred fractions of the largest activation, T the steps the population runs. The sums run over a histogram of 4096
     steps from 0 to the largest activation, counted exactly, so the order of the data makes no difference.
-    Source: Li et al. 2021, section 4.1 (MMSE threshold), with v_init = 1/2 their shift of half a threshold.
+    Source: Li et al. 2021 ("A free lunch from ANN", MMSE threshold), with v_init = 1/2 their shift by half a threshold.
     """
     maximum = {name: s.maximum for name, s in calibration.statistics.items()}
     counts: dict[str, NDArray[np.int64]] = {}
     for p, values in calibration.grouped():
-        largest = torch.from_numpy(maximum[p.name]).clamp_min(np.finfo(np.float32).tiny).unsqueeze(1)
+        largest = torch.from_numpy(maximum[p.name]).clamp_min(1e-37).unsqueeze(1)
         bins = (values.double() * (_BINS / largest)).round().to(torch.int64)
         bins += torch.arange(len(values)).unsqueeze(1) * (_BINS + 1)
         found = torch.bincount(bins.flatten(), minlength=len(values) * (_BINS + 1)).numpy()
@@ -195,7 +195,8 @@ def by_balance(calibration: Calibration) -> Rule:
     takes thousands of batches; a Newton step on the same E, over all the data, has no rate and depends on no order:
     theta = sum of a above theta / (number above theta + number below / (12 T^2)), from half the maximum until no
     theta moves by more than 1 %. Their rule has no quantization term: it creeps towards the maximum until stopped.
-    Source: Bu et al. 2025, section 4.2 (local threshold balancing; its published code, layers.py, `optimize`).
+    Source: Bu et al. 2025 (local threshold balancing), as in their code, github.com/putshua/Inference-scale-ANN-SNN,
+    layers.py, SpikingNeuron.optimize.
     """
     network = calibration.network
     thetas = {name: s.maximum / 2 for name, s in calibration.statistics.items() if is_scaled(network.by_name[name])}

@@ -19,8 +19,6 @@ from neuroport.snn.merge import scale
 from neuroport.snn.network import Gate, Population, Projection, SpikingNetwork
 from neuroport.snn.operators import Operator
 
-_READ_PERCENTILES = ("activation", "diehl")
-
 
 @dataclass(frozen=True, eq=False)
 class Normalized:
@@ -76,7 +74,7 @@ def normalize_each(
     if network.is_rate_coded and network.n_signs == 1 and network.input_scale == 1:
         check_rate_range(images)
     per_channel = recipes[0].granularity == "channel"
-    percentiles = [r.percentile if r.scale in _READ_PERCENTILES else 100.0 for r in recipes]
+    percentiles = [r.percentile if r.reads_percentile else 100.0 for r in recipes]
     measured = collect_percentiles(_magnitudes(network, images), percentiles, per_channel=per_channel)
     return [
         _normalized(Calibration(network, images, recipe, n_steps or recipe.steps, statistics))
@@ -188,8 +186,7 @@ def _check_alive(network: SpikingNetwork, silent: Mapping[str, int], n_samples: 
 
 def _magnitudes(network: SpikingNetwork, images: NDArray[np.float32]) -> Pass:
     return lambda: (
-        (name, value.abs() if _is_signed(network, name) else value)
-        for name, value in forward_pass(network, images)
+        (name, value.abs() if _is_signed(network, name) else value) for name, value in forward_pass(network, images)
     )
 
 

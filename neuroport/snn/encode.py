@@ -27,7 +27,9 @@ def encode_spikes(network: SpikingNetwork, samples: NDArray[np.generic], n_steps
     if network.n_signs == 1 and network.input_scale == 1:
         check_rate_range(samples)
     rates = input_values(network, values, clip=True).numpy()
-    return poisson_spikes(rates, n_steps, network.seed) if network.encoding == "poisson" else rate_spikes(rates, n_steps)
+    if network.encoding == "poisson":
+        return poisson_spikes(rates, n_steps, network.seed)
+    return rate_spikes(rates, n_steps)
 
 
 def input_values(network: SpikingNetwork, images: torch.Tensor, *, clip: bool) -> torch.Tensor:
