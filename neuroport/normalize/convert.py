@@ -28,6 +28,6 @@ def convert(graph: AnnGraph, images: NDArray[np.float32], recipe: Recipe, *, eve
     if events:
         options = replace(options, encoding="events")
     elif options.encoding == "rate":
-        n_signs, scale = rate_options(images)
+        n_signs, scale = rate_options(images, [node.size for node in graph.inputs])
         options = replace(options, n_signs=n_signs, input_scale=scale)
     return normalize(build_network(simplify(graph), options), images, recipe)

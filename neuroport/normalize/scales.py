@@ -10,16 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from neuroport.ann.graph import FloatArray
-from neuroport.errors import DataError, InvalidNetworkError
+from neuroport.errors import DataError, InvalidNetworkError, UnsupportedOperatorError
 from neuroport.normalize.activations import ActivationStatistics, collect_statistics
 from neuroport.normalize.recipe import Recipe
-from neuroport.snn.encode import check_rate_range
+from neuroport.snn.encode import check_rate_range, is_plain_rate
 from neuroport.snn.merge import scale
 from neuroport.snn.network import Gate, Population, Projection, SpikingNetwork
 from neuroport.snn.operators import Operator, Shape
 from neuroport.snn.rates import forward_rates
 
 _BATCH = 250
+_NOISE = 1e-6  # of the inputs' scale: an activation below it is the rounding of a sum that should be 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +52,18 @@ def normalize(network: SpikingNetwork, images: NDArray[np.float32], recipe: Reci
     Source: Rueckauer et al. 2016, sections 3.2.1 (maximum) and 3.2.2 (percentile).
     """
     images = check_images(images)
-    if network.encoding == "rate" and network.n_signs == 1 and network.input_scale == 1:
+    if is_plain_rate(network):
         check_rate_range(images)
     statistics = _measure(network, images, recipe)
     scales: dict[str, FloatArray] = {}
     silent: dict[str, int] = {}
     for population in network.populations:
         value = _scale_of(population, statistics[population.name], recipe)
-        if isinstance(population.neuron, Gate):  # spikes pass as they are
-            value = scales[network.incoming[population.name][0].pre]
-        if not value.max() > 0:  # whatever it is, it has to be a number above 0
-            value = np.array([max((scales[j.pre].max() for j in network.incoming[population.name]), default=1.0)])
+        source = max((float(scales[j.pre].max()) for j in network.incoming[population.name]), default=1.0)
+        if isinstance(population.neuron, Gate):
+            value = _scale_of_gate(population, network, scales)
+        if not value.max() > _NOISE * source:  # whatever it is, it has to be a number above 0
+            value = np.array([source])
             silent[population.name] = population.shape[0]
         else:
             silent[population.name] = int((value <= 0).sum()) if value.size > 1 else 0
@@ -97,12 +99,35 @@ def _scale_of(population: Population, found: ActivationStatistics, recipe: Recip
     if not population.neuron.fires:
         return np.array([found.maximum.max()])  # one for all classes, which moves no decision
     if population.saturation is not None and recipe.ceiling == "threshold":
-        return population.saturation.ceiling
+        return population.saturation.ceiling if found.maximum.max() > 0 else np.zeros(1)
     value: FloatArray = np.where(
         found.percentile > 0, found.percentile, found.maximum
     )  # sparser than 100 - p is not silent
     one_for_all: FloatArray = value.max(keepdims=True)
     return one_for_all if population.role == "readout" else value
+
+
+def _scale_of_gate(gate: Population, network: SpikingNetwork, scales: Mapping[str, FloatArray]) -> FloatArray:
+    """Spikes pass a gate as they are, so its scale is that of the population before it.
+
+    Raises:
+        UnsupportedOperatorError: the windows compare rates of channels with different scales.
+    """
+    (j,) = network.incoming[gate.name]
+    before = _along(scales[j.pre], network.by_name[j.pre].shape, j.operator.in_shape)
+    if before.size == 1:
+        return before
+    channels = np.broadcast_to(_as_axes(before, j.operator.in_shape), j.operator.in_shape).reshape(gate.shape[0], -1)
+    if channels.shape[0] != j.operator.in_shape[0] or (channels != channels[:, :1]).any():
+        raise UnsupportedOperatorError(
+            f"max-pool gate '{gate.name}' compares the rates of channels that have different scales; use a recipe with "
+            f"granularity: layer, or with max_pool: expand"
+        )
+    return channels[:, 0].copy()
+
+
+def _as_axes(values: FloatArray, shape: Shape) -> FloatArray:
+    return values.reshape(-1, *[1] * (len(shape) - 1)) if values.ndim == 1 else values
 
 
 def _rescaled(population: Population, scale: FloatArray) -> Population:
@@ -155,7 +180,7 @@ def _measure(network: SpikingNetwork, images: NDArray[np.float32], recipe: Recip
         for start in range(0, len(images), _BATCH):
             batch = torch.from_numpy(images[start : start + _BATCH])
             for name, value in forward_rates(network, batch, clip=False):
-                yield name, value.abs() if _is_signed(network, name) else value
+                yield name, value.abs() if _is_signed(network, name) else value.clamp_min(0)
 
     return collect_statistics(one_pass, percentile=recipe.percentile, per_channel=recipe.granularity == "channel")
 

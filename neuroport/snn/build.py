@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+import torch
 
 from neuroport.ann.graph import (
     Add,
@@ -28,10 +29,12 @@ from neuroport.ann.graph import (
     Reshape,
     Squash,
 )
+from neuroport.ann.interpret import rectify
 from neuroport.errors import InvalidNetworkError, UnsupportedOperatorError
-from neuroport.snn import parts
+from neuroport.snn import operators, parts
 from neuroport.snn.heads import base_of, tail_nodes, tail_of
 from neuroport.snn.max_pool import expand_max_pools
+from neuroport.snn.merge import is_zero
 from neuroport.snn.network import (
     Encoding,
     Gate,
@@ -71,7 +74,7 @@ class BuildOptions:
     pool: str = "fold"
     max_pool: MaxPool = "expand"
     n_signs: int = 1
-    input_scale: float = 1.0
+    input_scale: FloatArray = field(default_factory=lambda: np.ones(1))
     max_condensed: int = _MAX_CONDENSED
 
 
@@ -179,13 +182,13 @@ class _Builder:
     def _input(self, node: Node, offset: int) -> Signal:
         o = self.options
         whole = Signal(self.graph.input_shape, (Term("input"),))
-        if o.n_signs > 1 or o.input_scale != 1:
+        if o.n_signs > 1 or (o.input_scale != 1).any():
             part = parts.joined_signs(self.graph.input_shape, o.n_signs, o.input_scale)
             whole = apply_part(whole, part, self.graph.input_shape, None, is_plain=False)
         if node.size == int(np.prod(self.graph.input_shape)):
             return whole.reshaped(node.shape)
         index = np.arange(offset, offset + node.size)
-        return apply_part(whole, parts.gather(index, whole.shape, node.shape), node.shape, None, is_plain=True)
+        return apply_part(whole, operators.Gather(index, whole.shape, node.shape), node.shape, None, is_plain=True)
 
     def _linear(self, node: Node, before: Signal) -> Signal:
         part, added, is_plain = parts.of_node(node, before.shape)
@@ -260,7 +263,11 @@ class _Builder:
         return Neuron(self.options.reset, v_init=self.options.v_init, leak=self.options.leak)
 
     def _fired(self, node: Node, signal: Signal, *, suffix: str = "", saturation: Saturation | None = None) -> Signal:
-        """What a new spiking population makes of the signal."""
+        """What a new spiking population makes of the signal; of a constant, the constant it makes of it."""
+        if all(is_zero(op) for _, op in synapses(signal)):
+            bias = np.zeros(signal.shape) if signal.bias is None else signal.bias
+            trained = ReLU() if saturation is None else ReLU(float(saturation.ceiling[0]), saturation.levels)
+            return Signal(signal.shape, (), rectify(trained, torch.from_numpy(bias)).numpy())
         name = self._populate(node, signal, role="hidden", neuron=self._neuron(), suffix=suffix, saturation=saturation)
         return Signal(signal.shape, (Term(name),))
 
@@ -280,9 +287,11 @@ class _Builder:
                 f"leave it out of the network"
             )
         name = self._name(node, suffix)
-        bias = np.zeros(signal.shape) if signal.bias is None else signal.bias
+        shape = signal.shape or (1,)
+        bias = np.zeros(shape) if signal.bias is None else signal.bias.reshape(shape)
         helper = node.name in self.helpers or bool(suffix)
-        self.populations[name] = Population(name, signal.shape, bias, neuron, role, 0, saturation, helper)
+        linear = role == "readout" and neuron.fires
+        self.populations[name] = Population(name, shape, bias, neuron, role, 0, saturation, helper, linear)
         self.projections.extend(Projection(pre, name, op) for pre, op in synapses(signal))
         return name
 
