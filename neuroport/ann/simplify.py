@@ -66,7 +66,7 @@ class _Simplifier:
 
     def _step(self, node: Node) -> str:
         match node.op:
-            case ReLU(_, None) if self._feeds_round(node.name):
+            case ReLU(float(), None) if self._feeds_round(node.name):
                 return self._emit(node)  # it moves with its levels, once they are known
             case Affine() | ReLU() | LeakyReLU():
                 return self._elementwise(node, node.op, node.inputs[0], is_alone=True)
@@ -185,7 +185,7 @@ class _Simplifier:
             return self._emit(node)
         stepped = self._elementwise(clip, ReLU(clip.op.ceiling, n_levels), clip.inputs[0], is_alone=False)
         one = np.ones((1,) * len(node.shape))
-        return self._emit(replace(node, op=Affine(gain * one, 0.0 * one), inputs=(stepped,)))
+        return self._elementwise(node, Affine(gain * one, 0.0 * one), stepped, is_alone=True)
 
     def _clipped_levels(self, node: Node, op: ReLU, before: Node, *, is_alone: bool) -> str | None:
         """clip(floor(x), 0, L) is the activation of x - 1/2 with ceiling L and L levels."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -138,14 +139,11 @@ class _Builder:
         if name is None:
             fires = self.options.readout == "count"
             name = self._populate(node, signal, role="readout", neuron=self._neuron() if fires else _ACCUMULATOR)
-            self.signals[node.name] = replace(signal, terms=(Term(name),), bias=None) if self._ends(node) else signal
+            self.signals[node.name] = replace(signal, terms=(Term(name),), bias=None)
         else:
             self.populations[name] = replace(self.populations[name], role="readout")
         is_sampled = self.options.readout == "softmax" and not self.populations[name].neuron.fires
         return Head(name, node.shape, tail_of(self.graph, output), is_sampled)
-
-    def _ends(self, node: Node) -> bool:
-        return all(user in tail_nodes(self.graph) for user in self.graph.users[node.name])
 
     # --- nodes
 
@@ -241,8 +239,10 @@ class _Builder:
         if all(term.operator is None for term in before.terms):
             return False
         on_chip = [t for t in grown.terms if not (t.pre == "input" and self.options.encoding == "current")]
+        limit = self.options.max_condensed
         chains = [t.operator for t in on_chip if isinstance(t.operator, Chain)]
-        return any(n_connections(op) > self.options.max_condensed for op in chains)
+        large = [op for op in chains if prod(op.in_shape) * prod(op.out_shape) > limit]
+        return any(n_connections(op) > limit for op in large)
 
     def _gate(self, node: Node, op: MaxPool2d, before: Signal) -> Signal:
         pre = before.population

@@ -29,7 +29,7 @@ from neuroport.snn.operators import (
 )
 
 MAX_SYNAPSES = 1 << 26
-_PROBES = 32  # neurons whose inputs are counted
+_PROBES = 8  # neurons whose inputs are counted
 _DENSE_FROM = 0.25  # fraction of weights that are not 0 from which a full matrix takes less room
 
 
@@ -42,7 +42,8 @@ def materialize(op: Operator, name: str = "") -> Synapse:
     merged = merge(op)
     if isinstance(merged, Synapse):
         return merged
-    expected = n_connections(merged)
+    pairs = math.prod(op.in_shape) * math.prod(op.out_shape)
+    expected = pairs if pairs <= MAX_SYNAPSES else n_connections(merged)
     if expected > MAX_SYNAPSES:
         raise ConversionError(
             f"layer '{name}': the linear layers before it, {list(op.in_shape)} to {list(op.out_shape)}, would become "
