@@ -17,11 +17,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from neuroport.errors import NeuroportError, UsageError
+
+if TYPE_CHECKING:
+    from neuroport.deployment import Deployment
 
 _INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
 
@@ -158,9 +161,13 @@ def deploy(
             sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
         elif not quiet:
             show_deployment(result)
-        if not result.is_equal:
-            _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
-            raise SystemExit(1)
+        _check_equal(result)
+
+
+def _check_equal(result: Deployment) -> None:
+    if not result.is_equal:
+        _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
+        raise SystemExit(1)
 
 
 @app.command()

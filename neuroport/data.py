@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 Part = Literal["train", "test"]
 _TRAIN_FRACTION = 0.2
 _MAX_CLASS = 1_000_000
+_MIN_IMAGE_AXES = 4  # samples, steps, and two that are no channels
 _NAMES = ("x", "y", "t", "p", "spikes", "offsets", "labels")  # of arrays, before the first underscore
 
 
@@ -119,12 +120,16 @@ class Dataset:
         if events is None:
             raise DataError(f"'{self.name}' holds images, not events")
         spikes = events.take(index, n_steps, shape)
-        if spikes[0, 0].size != math.prod(shape):
-            raise DataError(
-                f"'{self.name}': events have shape {list(spikes.shape[2:])}, the model reads {list(shape)}; "
-                f"give spikes as [N, T, {', '.join(map(str, shape))}]"
-            )
-        return spikes.reshape(len(spikes), n_steps, *shape)
+        channels_first = np.moveaxis(spikes, -1, 2) if spikes.ndim == len(shape) + 2 > _MIN_IMAGE_AXES else spikes
+        for arranged in (spikes, channels_first, spikes[:, :, None]):
+            if arranged.shape[2:] == shape:
+                return np.ascontiguousarray(arranged)
+        if len(shape) == 1 and spikes[0, 0].size == shape[0]:
+            return spikes.reshape(len(spikes), n_steps, *shape)
+        raise DataError(
+            f"'{self.name}': events have shape {list(spikes.shape[2:])}, the model reads {list(shape)}; "
+            f"give spikes as [N, T, {', '.join(map(str, shape))}]"
+        )
 
 
 def _per_channel(values: tuple[float, ...], shape: Shape) -> NDArray[np.float32]:

@@ -278,14 +278,17 @@ def output_rows(ann: LoadedAnn, normalized: Normalized, ladder: Ladder) -> list[
 
 def input_warnings(network: SpikingNetwork, tests: TestSet) -> list[str]:
     """Inputs that no rate expresses: beyond the largest magnitude of the calibration data."""
-    if not network.is_rate_coded or network.input_scale == 1:
+    if not network.is_rate_coded:
         return []
-    beyond = float((np.abs(tests.images) > network.input_scale * (1 + _WORTH_SAYING)).mean())
-    if not beyond:
+    values = tests.images.reshape(len(tests), -1)
+    beyond = np.abs(values) > network.input_scale * (1 + _WORTH_SAYING)
+    lost = beyond | (values < 0) if network.n_signs == 1 else beyond
+    if not lost.any():
         return []
     return [
-        f"{100 * beyond:.3f} % of the test inputs are beyond {network.input_scale:.4g}, the largest magnitude of the "
-        f"calibration data, and were held at one spike per step"
+        f"{100 * float(lost.mean()):.3f} % of the test inputs are outside the range of the calibration data "
+        f"(magnitudes up to {float(network.input_scale.max()):.4g}{', none below 0' if network.n_signs == 1 else ''}) "
+        f"and were held at its end, as no rate expresses them; calibrate on data like the test data"
     ]
 
 

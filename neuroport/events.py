@@ -28,7 +28,7 @@ class EventSource(Protocol):
         ...
 
     def take(self, index: NDArray[np.int64], n_steps: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Spikes [n, T, ...] of the chosen recordings, 0 or 1, for a network that reads `shape`."""
+        """Spikes [n, T, ...] of the chosen recordings, 0 or 1, for a network that reads `shape` (() if not known)."""
         ...
 
 

@@ -75,7 +75,7 @@ def show_deployment(result: Deployment) -> None:
         agreement = "" if rung.agreement is None else f"{100 * rung.agreement:.2f} %"
         ladder.add_row(rung.name, str(rung.samples), f"{100 * rung.accuracy:.2f} %", agreement)
     console.print(ladder)
-    layers = Table(Column("layer", overflow="fold", min_width=16), "shape", title="layers")
+    layers = Table(Column("layer", overflow="fold"), "shape", title="layers")
     for heading in ("neurons", "synapses", "weight error", "spikes/step", "silent"):
         layers.add_column(heading, justify="right")
     for row in report["layers"]:

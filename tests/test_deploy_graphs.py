@@ -126,7 +126,7 @@ def test_two_inputs(tmp_path: Path, recipe: str) -> None:
         arrays[f"y_{part}"] = labels(n)
     result = run(tmp_path, seeded(Pair), save(tmp_path, **arrays), recipe=recipe, steps=256)
     assert errors(result, 0)["integer_core"] < 0.1
-    beyond = [w for w in result.report["warnings"] if "largest magnitude of the calibration data" in w]
+    beyond = [w for w in result.report["warnings"] if "outside the range of the calibration data" in w]
     assert len(beyond) <= 1 and (not beyond or recipe == "robust-rate")
 
 
@@ -174,6 +174,49 @@ def test_max_pool_gates_and_a_spiking_softmax(tmp_path: Path) -> None:
     assert one.report["network"]["populations"] == 3
     with pytest.raises(DoesNotFitError, match=r"is a max-pool gate, loihi-sim's neurons cannot .* `max_pool: expand`"):
         run(tmp_path, net, data, recipe=recipe, target="loihi-sim", backend="cpu")
+
+
+def test_a_linear_readout_that_counts_spikes(tmp_path: Path) -> None:
+    """Sums below 0 are silence, not a wrong conversion."""
+    recipe = tmp_path / "count.yaml"
+    recipe.write_text("name: count\nsummary: counts\nsource: test\nv_init: 0.5\nreadout: count\n")
+    result = run(tmp_path, seeded(Residual), images(tmp_path, 1, 8, 8), recipe=recipe, steps=128)
+    assert result.report["network"]["membrane_readouts"] == []
+    assert result.report["layers"][-1]["mean_rate"] > 0
+
+
+def test_a_last_layer_that_changes_the_order_of_the_scores(tmp_path: Path) -> None:
+    """PReLU with a slope above 1 for some classes: the class is that of the output, not of the sums before it."""
+    torch.manual_seed(3)
+    last = nn.PReLU(3)
+    with torch.no_grad():
+        last.weight.copy_(torch.tensor([-2.0, 0.1, 3.0]))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 3), last).eval()
+    result = run(tmp_path, net, images(tmp_path, 1, 8, 8), steps=512)
+    assert result.rungs[2].agreement == 1.0, "the normalized network has the trained one's classes"
+
+
+def test_two_inputs_of_different_range_have_a_rate_code_each(tmp_path: Path) -> None:
+    arrays: dict[str, Any] = {}
+    for part, n in (("train", N_TRAIN), ("test", N_TEST)):
+        arrays[f"x_{part}_0"] = RNG.random((n, 1, 4, 4)).astype(np.float32)
+        arrays[f"x_{part}_1"] = (255 * RNG.random((n, 2, 5))).astype(np.float32)
+        arrays[f"y_{part}"] = labels(n)
+    net = seeded(Pair)
+    with torch.no_grad():
+        net.line.weight.mul_(1 / 255)
+    result = run(tmp_path, net, save(tmp_path, **arrays), recipe="robust-rate", steps=256)
+    assert errors(result, 0)["integer_core"] < 0.1
+
+
+def test_inputs_that_no_rate_expresses_are_told(tmp_path: Path) -> None:
+    x = RNG.uniform(-1, 1, (60, 1, 8, 8)).astype(np.float32)
+    test = x[N_TRAIN:].copy()
+    test[:, 0, 0, 0] = 5.0
+    data = save(tmp_path, x_train=x[:N_TRAIN], y_train=labels(N_TRAIN), x_test=test, y_test=labels(N_TEST))
+    result = run(tmp_path, seeded(Residual), data, recipe="robust-rate")
+    (told,) = [w for w in result.report["warnings"] if "outside the range of the calibration data" in w]
+    assert told.startswith("1.562 %"), "one pixel of 64"
 
 
 def test_onnx_deploys_with_onnxruntime_as_the_judge(tmp_path: Path) -> None:

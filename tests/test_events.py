@@ -114,3 +114,19 @@ def test_what_does_not_go_with_events(tmp_path: Path) -> None:
         dataset.spikes("test", np.arange(2), (2, 3, 4), 7)
     with pytest.raises(DataError, match=r"events have shape \[2, 3, 4\], the model reads \[1, 3, 4\]"):
         dataset.spikes("test", np.arange(2), (1, 3, 4), 6)
+
+
+def test_channels_last_is_brought_first_and_other_shapes_are_refused(tmp_path: Path) -> None:
+    last = np.moveaxis(SPIKES, 2, -1)
+    dataset = load_npz(save(tmp_path, spikes_train=last, y_train=LABELS, spikes_test=last, y_test=LABELS))
+    np.testing.assert_array_equal(dataset.spikes("test", np.arange(10), (2, 3, 4), 6), SPIKES)
+    flat = dataset.spikes("test", np.arange(10), (24,), 6)
+    np.testing.assert_array_equal(flat, last.reshape(10, 6, 24))
+    for shape in ((4, 3, 2), (2, 4, 3), (1, 2, 12)):
+        with pytest.raises(DataError, match="the model reads"):
+            dataset.spikes("test", np.arange(2), shape, 6)
+    grey = load_npz(save(tmp_path, spikes=SPIKES[:, :, 0], y=LABELS))
+    assert grey.spikes("test", np.arange(2), (1, 3, 4), 6).shape == (2, 6, 1, 3, 4)
+    small = load_npz(save(tmp_path, **addresses(2)))
+    with pytest.raises(DataError, match=r"events have shape \[2, 3, 4\], the model reads \[2, 4, 3\]"):
+        small.spikes("test", np.arange(1), (2, 4, 3), 8)

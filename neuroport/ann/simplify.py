@@ -66,6 +66,8 @@ class _Simplifier:
 
     def _step(self, node: Node) -> str:
         match node.op:
+            case ReLU(float(), None) if self._feeds_round(node.name):
+                return self._emit(node)  # it moves with its levels, once they are known
             case Affine() | ReLU() | LeakyReLU():
                 return self._elementwise(node, node.op, node.inputs[0], is_alone=True)
             case MaxPool2d() | AvgPool2d() | Resample():
@@ -73,6 +75,14 @@ class _Simplifier:
             case Round():
                 return self._rounded(node, node.op)
         return self._emit(node)
+
+    def _feeds_round(self, name: str) -> bool:
+        """Whether nothing but a rounding, with affine maps before it, reads the node."""
+        users = self.graph.users[name]
+        if len(users) != 1 or name in self.graph.outputs:
+            return False
+        op = self.graph.by_name[users[0]].op
+        return isinstance(op, Round) or (isinstance(op, Affine) and self._feeds_round(users[0]))
 
     def _emit(self, node: Node) -> str:
         """A new node under its own name, or a numbered one where parts of it share it."""
@@ -150,6 +160,8 @@ class _Simplifier:
         before = self.nodes[node.inputs[0]]
         if not (isinstance(before.op, Concat) and before.op.axis == 0):
             return self._emit(node)
+        for part in before.inputs:  # read here, and by the concat where others read that
+            self.n_users[part] = max(self.n_users[part], self.n_users[before.name])
         parts = [
             self._emit(replace(node, inputs=(part,), shape=(self.nodes[part].shape[0], *node.shape[1:])))
             for part in before.inputs
@@ -171,9 +183,9 @@ class _Simplifier:
             return self._emit(node)
         if clip.op.levels not in (None, n_levels):  # rounding twice is not rounding once
             return self._emit(node)
-        stepped = self._emit(replace(clip, op=ReLU(clip.op.ceiling, n_levels)))
+        stepped = self._elementwise(clip, ReLU(clip.op.ceiling, n_levels), clip.inputs[0], is_alone=False)
         one = np.ones((1,) * len(node.shape))
-        return self._emit(replace(node, op=Affine(gain * one, 0.0 * one), inputs=(stepped,)))
+        return self._elementwise(node, Affine(gain * one, 0.0 * one), stepped, is_alone=True)
 
     def _clipped_levels(self, node: Node, op: ReLU, before: Node, *, is_alone: bool) -> str | None:
         """clip(floor(x), 0, L) is the activation of x - 1/2 with ceiling L and L levels."""
@@ -182,7 +194,7 @@ class _Simplifier:
         one = np.ones((1,) * len(before.shape))
         shift = -0.5 if before.op.mode == "floor" else 0.0
         inner = self._elementwise(before, Affine(one, shift * one), before.inputs[0], is_alone=is_alone)
-        return self._emit(replace(node, op=ReLU(op.ceiling, round(op.ceiling)), inputs=(inner,)))
+        return self._emit(replace(node, op=ReLU(op.ceiling, round(op.ceiling)), inputs=(inner,), shape=before.shape))
 
 
 def _folded(node: Node, op: _Weighted, norm: Affine) -> Op | None:

@@ -142,7 +142,7 @@ class GraphWriter:
         *outer, n_in = self.shape(x)
         n_out = len(weight)
         b = np.zeros(n_out) if bias is None else np.asarray(bias, np.float64)
-        is_plain = b.size in (1, n_out) and b.shape[-1:] in ((), (1,), (n_out,))
+        is_plain = b.size == 1 or b.shape == (1,) * (b.ndim - 1) + (n_out,)
         layer_bias = np.broadcast_to(b.reshape(-1), (n_out,)).copy() if is_plain else np.zeros(n_out)
         if math.prod(outer) == 1:
             y = self.add_node(Linear(weight, layer_bias), (self.reshape(x, (n_in,)),), (n_out,))

@@ -183,17 +183,21 @@ class _Quantizer:
         exact = p.bias * unit
         mantissa = np.rint(np.ldexp(exact, -exponent)).astype(np.int32)
         shift = a.threshold.shift
+        # v > unit never holds for a sum of exactly one threshold; without bias v moves in steps of a mantissa
+        is_strict = a.threshold.compare == ">" and neuron.reset == "zero" and not (driven or p.bias.any())
         unreachable = min(a.threshold.mantissa_max, (a.membrane.limit - 1) >> shift)
         self.populations.append(
             IntPopulation(
                 name=p.name,
                 shape=p.shape,
                 role=p.role,
-                threshold_mantissa=unit >> shift if neuron.fires else unreachable,
+                threshold_mantissa=max(1, (unit >> shift) - is_strict) if neuron.fires else unreachable,
                 # a driven layer's bias is part of its currents
                 bias_mantissa=np.zeros_like(mantissa) if driven else mantissa,
                 bias_exponent=exponent,
-                v_init_int=self._v_init(neuron, unit),
+                v_init_int=round(neuron.v_init * unit / (1 << shift)) << shift
+                if is_strict
+                else self._v_init(neuron, unit),
                 reset=neuron.reset if neuron.fires else a.resets[0],
                 decay=round((1.0 - neuron.leak) * (1 << a.decay_bits)),
                 clamp_until=p.clamp_until,

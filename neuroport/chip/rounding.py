@@ -1,4 +1,9 @@
-"""The weights of one projection on a chip's grid: what rounding them at some scale costs, and the mantissas."""
+"""The weights of one projection on a chip's grid: what rounding them at some scale costs, and the mantissas.
+
+A global average pool folded into a linear layer leaves each weight as often as a channel has pixels, and small. Rounded
+alike they would all be wrong in the same direction; so they are rounded to two neighbouring mantissas in turn, which
+keeps the sum over the channel.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,8 @@ from neuroport.ann.graph import FloatArray
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWeights
 from neuroport.chip.target import Arithmetic, WeightRange
 from neuroport.snn.operators import Conv2d, ConvTranspose2d, Dense, Sparse, Synapse
+
+_MIN_RUN = 8  # pixels from which the sum matters more than the single weight
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,15 @@ class Weights:
         """The weights as a matrix; its rows mean something else for every kind of synapse."""
         weight = self.op.matrix.data[None] if isinstance(self.op, Sparse) else self.op.weight
         return np.ascontiguousarray(weight, np.float64).reshape(len(weight), -1)
+
+    @cached_property
+    def run(self) -> int:
+        """Pixels of a channel that share one weight (a pool folded into a matrix), 1 where they differ."""
+        if not isinstance(self.op, Dense):
+            return 1
+        n = math.prod(self.op.in_shape[1:])
+        channels = self.values.reshape(len(self.values), -1, n)
+        return n if n >= _MIN_RUN and bool((channels == channels[:, :, :1]).all()) else 1
 
     @cached_property
     def sheet(self) -> WeightRange:
@@ -97,15 +113,22 @@ class Weights:
         return min((self._at(unit, e) for e in sorted(exponents)), key=lambda r: r.error)
 
     def _at(self, unit: int, exponent: int) -> Rounding:
-        s, factor = self.sheet, unit / (1 << exponent)
+        s, factor, n = self.sheet, unit / (1 << exponent), self.run
         power = np.broadcast_to(self.power, self.values.shape)
-        squared, n_clipped, n_left = _cost(self.values, power, factor, s.step, s.minimum, s.maximum)
+        if n == 1:
+            squared, n_clipped, n_left = _cost(self.values, power, factor, s.step, s.minimum, s.maximum)
+        else:  # the sum over a channel is what is rounded
+            totals = self.values[:, ::n] * n
+            mean_power = power.reshape(len(totals), -1, n).mean(2)
+            squared, n_clipped, n_left = _cost(totals, mean_power, factor, s.step, s.minimum * n, s.maximum * n)
+            squared, n_clipped = squared / n, n_clipped * n
         return Rounding(exponent, squared / factor**2 / self.n_rows, n_clipped, n_left)
 
     def synapse(self, unit: int, exponent: int) -> IntWeights:
         """The integer synapses at this scale."""
-        exact = self.values * (unit / (1 << exponent))
-        rounded = np.rint(exact / self.sheet.step) * self.sheet.step
+        exact = self.values * (unit / (1 << exponent)) / self.sheet.step
+        rounded = np.rint(exact) if self.run == 1 else _in_turn(exact, self.run)
+        rounded *= self.sheet.step
         mantissa = np.clip(rounded, self.sheet.minimum, self.sheet.maximum).astype(np.int32)
         match self.op:
             case Dense(weight):
@@ -116,6 +139,12 @@ class Weights:
                 return IntConvTranspose2d(mantissa.reshape(weight.shape), geometry)
             case Sparse(matrix):
                 return IntSparse(mantissa.reshape(-1), matrix.indices, matrix.indptr)
+
+
+def _in_turn(exact: FloatArray, n: int) -> FloatArray:
+    """Whole numbers whose sum over every n columns is as near as can be to that of `exact`, which repeats n times."""
+    totals = np.rint(exact[:, ::n, None] * np.arange(n + 1))
+    return np.diff(totals, axis=2).reshape(exact.shape)
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]

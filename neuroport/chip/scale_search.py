@@ -16,6 +16,7 @@ from neuroport.errors import DoesNotFitError
 
 _STEPS_PER_OCTAVE = 8
 _SEARCH_DEPTH = 8
+_FINE = 16  # mantissas of a threshold below which a smaller scale must pay
 _READOUT_MARGIN = 1.5  # beyond the largest sums seen in calibration
 
 
@@ -78,6 +79,9 @@ class ScaleSearch:
                 if unit * _SEARCH_DEPTH < best.unit:  # coarser scales only get worse
                     break
                 continue
+            is_fine = unit >= _FINE * self._grain
+            if best is not None and not is_fine and found.error == best.error:
+                continue  # nothing is won, and the threshold would be a handful of mantissas
             synaptic_sum = self._synaptic_sum(found)
             if synaptic_sum <= limit:
                 best = Scale(unit, roundings, found.bias_error, synaptic_sum)
@@ -161,10 +165,12 @@ class ScaleSearch:
         return values, counts / max(1, self.bias.size)
 
     def _bias_error(self, unit: int) -> float:
-        """Mean squared rounding error of a bias in v_th."""
+        """Mean squared rounding error of a bias, or of an input current, in v_th."""
         values, fraction = self._biases
         full = unit << self.target.arithmetic.synaptic_shift
         exponent = self.bias_exponent(full)
+        if self.driven:  # any number between two mantissas
+            return ((1 << exponent) / full) ** 2 / 12
         exact = np.ldexp(values * full, -exponent)
         wrong = np.ldexp(np.rint(exact) - exact, exponent) / full
         return float((np.square(wrong) * fraction).sum())

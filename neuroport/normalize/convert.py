@@ -58,7 +58,7 @@ def spiking_network(
     if events:
         options = replace(options, encoding="events")
     elif options.encoding in ("rate", "poisson"):
-        n_signs, scale = rate_options(images)
+        n_signs, scale = rate_options(images, [node.size for node in graph.inputs])
         options = replace(options, n_signs=n_signs, input_scale=scale)
     return build_network(simplify(graph), options)
 

@@ -9,15 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.ann.graph import FloatArray
-from neuroport.errors import DataError, InvalidNetworkError
+from neuroport.errors import DataError, InvalidNetworkError, UnsupportedOperatorError
 from neuroport.normalize.activations import ActivationStatistics, Pass, collect_percentiles
 from neuroport.normalize.channels import along
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.rules import Calibration, Rule, forward_pass, scale_rule
-from neuroport.snn.encode import check_rate_range
+from neuroport.snn.encode import check_rate_range, is_plain_rate
 from neuroport.snn.merge import scale
 from neuroport.snn.network import Gate, Population, Projection, SpikingNetwork
-from neuroport.snn.operators import Operator
+from neuroport.snn.operators import Operator, Shape
+
+_NOISE = 1e-6  # of the inputs' scale, or the layer's: an activation below it is the rounding of a sum that should be 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +73,7 @@ def normalize_each(
     The activations are measured for all of them in the same passes.
     """
     images = check_images(images)
-    if network.is_rate_coded and network.n_signs == 1 and network.input_scale == 1:
+    if is_plain_rate(network):
         check_rate_range(images)
     per_channel = recipes[0].granularity == "channel"
     percentiles = [r.percentile if r.reads_percentile else 100.0 for r in recipes]
@@ -89,12 +91,13 @@ def _normalized(calibration: Calibration) -> Normalized:
     silent: dict[str, int] = {}
     for population in network.populations:
         found = calibration.statistics[population.name]
-        silent[population.name] = _n_silent(population, found)
+        source = max((float(scales[j.pre].max()) for j in network.incoming[population.name]), default=1.0)
+        silent[population.name] = _n_silent(population, found, _NOISE * source)
         value = _scale_of(population, found, rule, scales, calibration)
-        if not value.max() > 0:  # whatever it is, it has to be a number above 0
-            value = np.array([max((scales[j.pre].max() for j in network.incoming[population.name]), default=1.0)])
+        if not value.max() > _NOISE * source:  # whatever it is, it has to be a number above 0
+            value = np.array([source])
         per_channel = np.broadcast_to(value, (population.shape[0],)).astype(np.float64)
-        scales[population.name] = np.where(per_channel > 0, per_channel, value.max())
+        scales[population.name] = np.where(per_channel > _NOISE * value.max(), per_channel, value.max())
     _check_alive(network, silent, len(images))
     populations = tuple(_rescaled(p, scales[p.name]) for p in network.populations)
     projections = tuple(
@@ -119,13 +122,14 @@ def check_images(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return images.astype(np.float32, copy=False)
 
 
-def _n_silent(population: Population, found: ActivationStatistics) -> int:
+def _n_silent(population: Population, found: ActivationStatistics, noise: float) -> int:
     """Channels without any activation on the calibration data; of a layer measured as a whole, all or none."""
     if population.role == "input":
         return 0
-    if not found.maximum.max() > 0:
+    if not found.maximum.max() > noise:
         return population.shape[0]
-    return int((found.maximum <= 0).sum()) if found.maximum.size > 1 and population.neuron.fires else 0
+    is_silent = found.maximum <= _NOISE * found.maximum.max()
+    return int(is_silent.sum()) if found.maximum.size > 1 and population.neuron.fires else 0
 
 
 def _scale_of(
@@ -138,15 +142,38 @@ def _scale_of(
     """Activation that becomes a rate of 1: per channel, or one for the layer; 0 where nothing was seen."""
     if population.role == "input":
         return np.ones(1)
-    if isinstance(population.neuron, Gate):  # spikes pass as they are
-        return scales[calibration.network.incoming[population.name][0].pre]
+    if isinstance(population.neuron, Gate):
+        return _scale_of_gate(population, calibration.network, scales)
     if not population.neuron.fires:
         return np.array([found.maximum.max()])  # one for all classes, which moves no decision
     if population.saturation is not None and calibration.recipe.ceiling == "threshold":
-        return population.saturation.ceiling
+        return population.saturation.ceiling if found.maximum.max() > 0 else np.zeros(1)
     value = rule(population, scales)
     one_for_all: FloatArray = value.max(keepdims=True)
     return one_for_all if population.role == "readout" else value
+
+
+def _scale_of_gate(gate: Population, network: SpikingNetwork, scales: Mapping[str, FloatArray]) -> FloatArray:
+    """Spikes pass a gate as they are, so its scale is that of the population before it.
+
+    Raises:
+        UnsupportedOperatorError: the windows compare rates of channels with different scales.
+    """
+    (j,) = network.incoming[gate.name]
+    before = along(scales[j.pre], network.by_name[j.pre].shape, j.operator.in_shape)
+    if before.size == 1:
+        return before
+    channels = np.broadcast_to(_as_axes(before, j.operator.in_shape), j.operator.in_shape).reshape(gate.shape[0], -1)
+    if channels.shape[0] != j.operator.in_shape[0] or (channels != channels[:, :1]).any():
+        raise UnsupportedOperatorError(
+            f"max-pool gate '{gate.name}' compares the rates of channels that have different scales; use a recipe with "
+            f"granularity: layer, or with max_pool: expand"
+        )
+    return channels[:, 0].copy()
+
+
+def _as_axes(values: FloatArray, shape: Shape) -> FloatArray:
+    return values.reshape(-1, *[1] * (len(shape) - 1)) if values.ndim == 1 else values
 
 
 def _rescaled(population: Population, scale: FloatArray) -> Population:
@@ -186,7 +213,8 @@ def _check_alive(network: SpikingNetwork, silent: Mapping[str, int], n_samples: 
 
 def _magnitudes(network: SpikingNetwork, images: NDArray[np.float32]) -> Pass:
     return lambda: (
-        (name, value.abs() if _is_signed(network, name) else value) for name, value in forward_pass(network, images)
+        (name, value.abs() if _is_signed(network, name) else value.clamp_min(0))
+        for name, value in forward_pass(network, images)
     )
 
 

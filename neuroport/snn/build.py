@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Literal
 
 import numpy as np
+import torch
 
 from neuroport.ann.graph import (
     Add,
@@ -28,10 +30,12 @@ from neuroport.ann.graph import (
     Reshape,
     Squash,
 )
+from neuroport.ann.interpret import rectify
 from neuroport.errors import InvalidNetworkError, UnsupportedOperatorError
-from neuroport.snn import parts
+from neuroport.snn import operators, parts
 from neuroport.snn.heads import base_of, tail_nodes, tail_of
 from neuroport.snn.max_pool import expand_max_pools
+from neuroport.snn.merge import is_zero
 from neuroport.snn.network import (
     Encoding,
     Gate,
@@ -72,7 +76,7 @@ class BuildOptions:
     pool: str = "fold"
     max_pool: MaxPool = "expand"
     n_signs: int = 1
-    input_scale: float = 1.0
+    input_scale: FloatArray = field(default_factory=lambda: np.ones(1))
     max_condensed: int = _MAX_CONDENSED
     clamp: float = 0.0
     seed: int = 0
@@ -153,14 +157,11 @@ class _Builder:
         if name is None:
             fires = self.options.readout == "count"
             name = self._populate(node, signal, role="readout", neuron=self._neuron() if fires else _ACCUMULATOR)
-            self.signals[node.name] = replace(signal, terms=(Term(name),), bias=None) if self._ends(node) else signal
+            self.signals[node.name] = replace(signal, terms=(Term(name),), bias=None)
         else:
             self.populations[name] = replace(self.populations[name], role="readout")
         is_sampled = self.options.readout == "softmax" and not self.populations[name].neuron.fires
         return Head(name, node.shape, tail_of(self.graph, output), is_sampled)
-
-    def _ends(self, node: Node) -> bool:
-        return all(user in tail_nodes(self.graph) for user in self.graph.users[node.name])
 
     # --- nodes
 
@@ -197,13 +198,13 @@ class _Builder:
     def _input(self, node: Node, offset: int) -> Signal:
         o = self.options
         whole = Signal(self.graph.input_shape, (Term("input"),))
-        if o.n_signs > 1 or o.input_scale != 1:
+        if o.n_signs > 1 or (o.input_scale != 1).any():
             part = parts.joined_signs(self.graph.input_shape, o.n_signs, o.input_scale)
             whole = apply_part(whole, part, self.graph.input_shape, None, is_plain=False)
         if node.size == int(np.prod(self.graph.input_shape)):
             return whole.reshaped(node.shape)
         index = np.arange(offset, offset + node.size)
-        return apply_part(whole, parts.gather(index, whole.shape, node.shape), node.shape, None, is_plain=True)
+        return apply_part(whole, operators.Gather(index, whole.shape, node.shape), node.shape, None, is_plain=True)
 
     def _linear(self, node: Node, before: Signal) -> Signal:
         part, added, is_plain = parts.of_node(node, before.shape)
@@ -256,8 +257,10 @@ class _Builder:
         if all(term.operator is None for term in before.terms):
             return False
         on_chip = [t for t in grown.terms if not (t.pre == "input" and self.options.encoding == "current")]
+        limit = self.options.max_condensed
         chains = [t.operator for t in on_chip if isinstance(t.operator, Chain)]
-        return any(n_connections(op) > self.options.max_condensed for op in chains)
+        large = [op for op in chains if prod(op.in_shape) * prod(op.out_shape) > limit]
+        return any(n_connections(op) > limit for op in large)
 
     def _gate(self, node: Node, op: MaxPool2d, before: Signal) -> Signal:
         pre = before.population
@@ -278,7 +281,11 @@ class _Builder:
         return Neuron(self.options.reset, v_init=self.options.v_init, leak=self.options.leak)
 
     def _fired(self, node: Node, signal: Signal, *, suffix: str = "", saturation: Saturation | None = None) -> Signal:
-        """What a new spiking population makes of the signal."""
+        """What a new spiking population makes of the signal; of a constant, the constant it makes of it."""
+        if all(is_zero(op) for _, op in synapses(signal)):
+            bias = np.zeros(signal.shape) if signal.bias is None else signal.bias
+            trained = ReLU() if saturation is None else ReLU(float(saturation.ceiling[0]), saturation.levels)
+            return Signal(signal.shape, (), rectify(trained, torch.from_numpy(bias)).numpy())
         name = self._populate(node, signal, role="hidden", neuron=self._neuron(), suffix=suffix, saturation=saturation)
         return Signal(signal.shape, (Term(name),))
 
@@ -298,9 +305,11 @@ class _Builder:
                 f"leave it out of the network"
             )
         name = self._name(node, suffix)
-        bias = np.zeros(signal.shape) if signal.bias is None else signal.bias
+        shape = signal.shape or (1,)
+        bias = np.zeros(shape) if signal.bias is None else signal.bias.reshape(shape)
         helper = node.name in self.helpers or bool(suffix)
-        self.populations[name] = Population(name, signal.shape, bias, neuron, role, 0, saturation, helper)
+        linear = role == "readout" and neuron.fires
+        self.populations[name] = Population(name, shape, bias, neuron, role, 0, saturation, helper, linear)
         self.projections.extend(Projection(pre, name, op) for pre, op in synapses(signal))
         return name
 

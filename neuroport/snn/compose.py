@@ -19,6 +19,7 @@ from neuroport.ann.graph import FloatArray
 from neuroport.snn.operators import Conv2d, ConvGeometry, ConvTranspose2d
 
 _MAX_ELEMENTS = 1 << 25
+_MAX_SPREAD = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,8 @@ def add_convs(a: Conv2d, b: Conv2d) -> Conv2d | None:
         max(big - p + k for p, k in ((g.padding[axis], g.kernel[axis]), (h.padding[axis], h.kernel[axis])))
         for axis, big in enumerate(pad)
     ]
+    if math.prod(kernel) > _MAX_SPREAD * (math.prod(g.kernel) + math.prod(h.kernel)):
+        return None  # two kernels far apart would leave mostly zeros between them
     total = np.zeros((*first.shape[:3], *kernel))
     for weight, x in ((first, g), (second, h)):
         y0, x0 = pad[0] - x.padding[0], pad[1] - x.padding[1]

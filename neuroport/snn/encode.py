@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from neuroport.ann.graph import FloatArray
 from neuroport.errors import DataError
 from neuroport.snn.network import SpikingNetwork
 
@@ -24,7 +26,7 @@ def encode_spikes(network: SpikingNetwork, samples: NDArray[np.generic], n_steps
     if network.encoding == "events":
         return _checked_events(network, samples, n_steps)
     values = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float64))
-    if network.n_signs == 1 and network.input_scale == 1:
+    if is_plain_rate(network):
         check_rate_range(samples)
     rates = input_values(network, values, clip=True).numpy()
     if network.encoding == "poisson":
@@ -41,10 +43,14 @@ def input_values(network: SpikingNetwork, images: torch.Tensor, *, clip: bool) -
     shape = network.input.shape
     if network.encoding == "current":
         return images.reshape(len(images), *shape)
+    scale = network.input_scale
+    if scale.size > 1:
+        images = images.reshape(len(images), -1)
+    values = images / torch.as_tensor(scale if scale.size > 1 else scale.item(), dtype=images.dtype)
     if network.n_signs > 1:
-        images = images.reshape(len(images), shape[0] // network.n_signs, *shape[1:])
-        images = torch.cat([images.clamp_min(0), (-images).clamp_min(0)], 1)
-    values = images.reshape(len(images), *shape) / network.input_scale
+        values = values.reshape(len(images), shape[0] // network.n_signs, *shape[1:])
+        values = torch.cat([values.clamp_min(0), (-values).clamp_min(0)], 1)
+    values = values.reshape(len(images), *shape)
     return values.clamp(0, 1) if clip else values
 
 
@@ -97,19 +103,31 @@ def check_rate_range(images: NDArray[np.generic]) -> None:
         )
 
 
-def rate_options(images: NDArray[np.float32]) -> tuple[int, float]:
+def is_plain_rate(network: SpikingNetwork) -> bool:
+    """Whether inputs between 0 and 1 are the rates themselves."""
+    return network.is_rate_coded and network.n_signs == 1 and bool((network.input_scale == 1).all())
+
+
+def rate_options(images: NDArray[np.float32], input_sizes: Sequence[int] = ()) -> tuple[int, FloatArray]:
     """(n_signs, input_scale) with which a rate code can express the calibration images.
 
     Values between 0 and 1 are rates as they are. Negative ones need a second set of channels (on and off); a
-    magnitude above 1 needs a scale: the largest magnitude then is one spike per step.
+    magnitude above 1 needs a scale: the largest magnitude then is one spike per step. Several inputs, joined in the
+    images [N, n] with these sizes, have a scale each.
     """
-    largest = float(np.abs(images).max(initial=0.0))
-    return (2 if images.size and images.min() < 0 else 1), (largest if largest > 1 else 1.0)
+    flat = np.abs(images.reshape(len(images), -1))
+    sizes = list(input_sizes) if len(input_sizes) > 1 else [flat.shape[1]]
+    ends = np.cumsum(sizes)
+    largest = [float(flat[:, end - n : end].max(initial=0.0)) for n, end in zip(sizes, ends, strict=True)]
+    scales = np.array([max(x, 1.0) for x in largest])
+    n_signs = 2 if images.size and images.min() < 0 else 1
+    return n_signs, (scales if len(sizes) == 1 else np.repeat(scales, sizes))
 
 
 def _checked_events(network: SpikingNetwork, samples: NDArray[np.generic], n_steps: int) -> NDArray[np.uint8]:
     shape = network.input.shape
-    if samples.ndim < 2 or samples.shape[1] != n_steps or samples[0, 0].size != int(np.prod(shape)):
+    flat = (int(np.prod(shape)),)
+    if samples.ndim < 2 or samples.shape[1] != n_steps or samples.shape[2:] not in (shape, flat):
         raise DataError(
             f"event data have shape {list(samples.shape)}, {n_steps} steps of {list(shape)} are read; give spikes as "
             f"[N, T, {', '.join(map(str, shape))}], and --steps {samples.shape[1] if samples.ndim > 1 else 'T'}"

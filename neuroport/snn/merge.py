@@ -32,6 +32,7 @@ from neuroport.snn.operators import (
 )
 
 _MAX_DENSE = 1 << 26
+_MAX_PICKED = 1 << 16  # pairs of features up to which picking some of them is written as a matrix
 
 
 def merge(op: Operator) -> Operator:
@@ -120,7 +121,7 @@ def _aligned(values: FloatArray, shape: Shape) -> Shape:
 
 
 def _structured(p: Part) -> Part:
-    """An index map as a convolution where it is one, and a scale of ones as nothing."""
+    """An index map as a convolution where it is one."""
     if isinstance(p, Gather):
         return _pointwise(p) or _upsampling(p) or p
     return p
@@ -287,7 +288,7 @@ def _picking(p: Gather, image: Image, out: Image) -> Conv2d | None:
     is_straight = np.array_equal(channel, np.arange(c_in))
     if is_straight:
         weight, groups = np.ones((c_in, 1, 1, 1)), c_in
-    elif len(channel) * c_in > _MAX_DENSE:
+    elif len(channel) * c_in > (_MAX_DENSE if h_in * w_in > 1 else _MAX_PICKED):
         return None
     else:
         weight, groups = np.zeros((len(channel), c_in, 1, 1)), 1

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
+
+import numpy as np
 
 from neuroport.ann.graph import FloatArray, Node
 from neuroport.errors import InvalidNetworkError
@@ -53,10 +55,11 @@ class Saturation:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Neurons of one layer. shape: [C, H, W], [C, L] or [N]; bias: the same shape, in v_th per step.
+    """Neurons of one layer, in v_th and v_th per step. shape: [C, H, W], [C, L], [N] or more axes; bias: the same.
 
     `clamp_until`: the population holds v_init and emits nothing before this step (Mueller et al. 2021, IV-A).
     `is_helper`: made by the conversion (half of a linear relay, part of a max-pool), not a layer of the ANN.
+    `is_linear`: spikes stand for a layer without ReLU, whose sums below 0 they cannot express (a counted readout).
     """
 
     name: str
@@ -67,6 +70,7 @@ class Population:
     clamp_until: int = 0
     saturation: Saturation | None = None
     is_helper: bool = False
+    is_linear: bool = False
 
     @property
     def n_neurons(self) -> int:
@@ -104,7 +108,7 @@ class SpikingNetwork:
     `encoding` says what the input population hands on: its analog values at every step (current), spikes of a
     deterministic rate encoder (rate), spikes drawn with the rate as their probability from `seed` (poisson), or the
     recorded spikes of the sample (events). With `n_signs` 2 the encoder has one channel for positive and one for
-    negative values (on, off), at rate |x| / input_scale.
+    negative values (on, off), at rate |x| / input_scale, which is [1], or has a number for each of the input's.
 
     Raises:
         InvalidNetworkError: a projection runs backwards, joins shapes that differ, or a population has no input.
@@ -115,7 +119,7 @@ class SpikingNetwork:
     encoding: Encoding = "current"
     heads: tuple[Head, ...] = ()
     n_signs: int = 1
-    input_scale: float = 1.0
+    input_scale: FloatArray = field(default_factory=lambda: np.ones(1))
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -197,7 +197,7 @@ def apply(op: Operator, x: torch.Tensor) -> torch.Tensor:
         case Sparse(matrix):
             y = _as_torch(matrix, x.dtype).matmul(x.flatten(1).T).T
         case Scale(gain):
-            y = x * torch.as_tensor(gain, dtype=x.dtype)
+            y = x * torch.as_tensor(np.array(gain), dtype=x.dtype)
         case Gather(index):
             y = gather(index, x)
         case Resample(rows, cols):
@@ -253,8 +253,8 @@ def conv_geometry(
 
 def as_image(shape: Shape) -> Image:
     """The shape as [C, H, W]: [C, L] as [C, 1, L], [N] as [N, 1, 1], further axes joined with the last."""
-    if len(shape) == 1:
-        return (shape[0], 1, 1)
+    if len(shape) <= 1:
+        return (shape[0] if shape else 1, 1, 1)
     if len(shape) == 2:
         return (shape[0], 1, shape[1])
     return (shape[0], shape[1], math.prod(shape[2:]))

@@ -7,7 +7,6 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, eye_array, hstack
 
 from neuroport.ann import graph as ann
@@ -52,11 +51,6 @@ def of_node(node: Node, in_shape: Shape) -> tuple[Part, FloatArray | None, bool]
     raise TypeError(f"node '{node.name}' is not linear")
 
 
-def gather(index: NDArray[np.int64], in_shape: Shape, out_shape: Shape) -> Gather:
-    """The operator that picks numbers."""
-    return Gather(index, in_shape, out_shape)
-
-
 def placed(shape: Shape, whole: Shape, axis: int, begin: int) -> Gather:
     """The operator that puts a signal of `shape` into a larger one at a position of an axis, zeros elsewhere."""
     index = np.full(whole, -1, np.int64)
@@ -65,17 +59,17 @@ def placed(shape: Shape, whole: Shape, axis: int, begin: int) -> Gather:
     return Gather(index.reshape(-1), shape, whole)
 
 
-def joined_signs(shape: Shape, n_signs: int, scale: float) -> Part:
+def joined_signs(shape: Shape, n_signs: int, scale: FloatArray) -> Part:
     """The input's values from the rates of its channels: scale * rate, or scale * (rate on - rate off)."""
     if n_signs == 1:
-        return Scale(np.full((1,) * len(shape), scale), shape)
-    image = as_image(shape)
-    doubled = (n_signs * image[0], *image[1:])
+        return Scale(scale.reshape(shape if scale.size > 1 else (1,) * len(shape)), shape)
     if len(shape) == 1:
-        eye = eye_array(shape[0], format="csr") * scale
+        eye = eye_array(shape[0], format="csr") * (scale if scale.size > 1 else scale[0])
         return Sparse(csr_array(hstack([eye, -eye])), (n_signs * shape[0],), shape)
-    weight = np.concatenate([np.eye(image[0]), -np.eye(image[0])], 1)[:, :, None, None] * scale
-    return Conv2d(weight, ConvGeometry((doubled[0], doubled[1], doubled[2]), image, (1, 1)))
+    image = as_image(shape)
+    doubled = (n_signs * image[0], image[1], image[2])
+    weight = np.concatenate([np.eye(image[0]), -np.eye(image[0])], 1)[:, :, None, None] * scale[0]
+    return Conv2d(weight, ConvGeometry(doubled, image, (1, 1)))
 
 
 def _average(op: ann.AvgPool2d, in_shape: Shape, out_shape: Shape) -> Part:

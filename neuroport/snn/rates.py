@@ -48,7 +48,7 @@ def forward_rates(
 
 
 def _fired(population: Population, value: torch.Tensor, *, clip: bool) -> torch.Tensor:
-    if not population.neuron.fires:
+    if not population.neuron.fires or (population.is_linear and not clip):
         return value
     if clip:
         return value.clamp(0, 1)

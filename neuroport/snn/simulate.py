@@ -90,7 +90,9 @@ class _State:
         self.input_spikes: torch.Tensor | None = None
         if network.encoding != "current":
             self.input_spikes = torch.from_numpy(encode_spikes(network, images, n_steps))
-        analog = torch.as_tensor(images, dtype=dtype).reshape(self.n, -1)
+        analog = torch.zeros(0, dtype=dtype)
+        if network.encoding == "current":
+            analog = torch.as_tensor(images, dtype=dtype).reshape(self.n, -1)
         self.v: dict[str, torch.Tensor] = {}
         self.counts: dict[str, torch.Tensor] = {}
         self.spikes: dict[str, torch.Tensor] = {}

@@ -29,6 +29,7 @@ from neuroport.snn.operators import (
 )
 
 MAX_SYNAPSES = 1 << 26
+_PROBES = 8  # neurons whose inputs are counted
 _DENSE_FROM = 0.25  # fraction of weights that are not 0 from which a full matrix takes less room
 
 
@@ -41,7 +42,8 @@ def materialize(op: Operator, name: str = "") -> Synapse:
     merged = merge(op)
     if isinstance(merged, Synapse):
         return merged
-    expected = n_connections(merged)
+    pairs = math.prod(op.in_shape) * math.prod(op.out_shape)
+    expected = pairs if pairs <= MAX_SYNAPSES else n_connections(merged)
     if expected > MAX_SYNAPSES:
         raise ConversionError(
             f"layer '{name}': the linear layers before it, {list(op.in_shape)} to {list(op.out_shape)}, would become "
@@ -55,16 +57,13 @@ def materialize(op: Operator, name: str = "") -> Synapse:
 
 
 def n_connections(op: Operator) -> int:
-    """Estimate of the synapses an operator needs: the inputs of one neuron in the middle, times the neurons."""
+    """Estimate of the synapses an operator needs: the mean number of inputs of neurons all over it, times all."""
     n_out = math.prod(op.out_shape)
-    if math.prod(op.in_shape) * n_out <= MAX_SYNAPSES:
-        return math.prod(op.in_shape) * n_out
-    middle = np.ravel_multi_index([n // 2 for n in op.out_shape], op.out_shape)
-    with torch.enable_grad():  # the caller may have switched it off
-        probe = torch.zeros(1, *op.in_shape, dtype=torch.float64, requires_grad=True)
-        answer = apply(op, probe).reshape(-1)[int(middle)]
-        (gradient,) = torch.autograd.grad(answer, probe)
-    return int((gradient != 0).sum()) * n_out
+    probe = torch.zeros(1, *op.in_shape, dtype=torch.float64, requires_grad=True)
+    answer = apply(op, probe).reshape(-1)
+    chosen = np.unique(np.linspace(0, n_out - 1, _PROBES).astype(np.int64))
+    fan_in = [int((torch.autograd.grad(answer[k], probe, retain_graph=True)[0] != 0).sum()) for k in chosen.tolist()]
+    return max(n_out, round(sum(fan_in) / len(fan_in) * n_out))
 
 
 def as_matrix(op: Operator) -> csr_array:

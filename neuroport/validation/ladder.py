@@ -20,6 +20,7 @@ from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.network import IntNetwork
 from neuroport.errors import ConversionError
 from neuroport.normalize.scales import Normalized
+from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.rates import forward_rates
 from neuroport.snn.simulate import simulate
 from neuroport.validation.outputs import Answer, Reading, Scores, TestSet
@@ -101,15 +102,14 @@ class Ladder:
         _check_same("the folded network", answers, trained, ann.precision, has_levels=steps)
         self.add("folded", _flat(answers[0]), answers)
         few = tests.images[:_BATCH]
-        exact = reading.rates(dict(forward_rates(normalized.exact, torch.from_numpy(few), clip=False)))
+        exact = reading.rates(_head_rates(normalized.exact, few, clip=False))
         expected = [answer[: len(few)] for answer in answers]
         what = "the spiking network in unclipped rates"
         _check_same(what, exact.outputs, expected, ann.precision, has_levels=steps)
         self.on_rung("normalized")
 
         def clipped(k: slice) -> Answer:
-            batch = torch.from_numpy(tests.images[k])
-            return reading.rates(dict(forward_rates(normalized.exact, batch, clip=True)))
+            return reading.rates(_head_rates(normalized.exact, tests.images[k], clip=True))
 
         self._climb("normalized", len(tests), clipped)
         self.on_rung("float_snn")
@@ -167,6 +167,12 @@ def _check_same(
                 f"{what} differs from the trained one by {difference:.2g} of its largest score, which rounding cannot "
                 f"explain: neuroport has converted it wrongly; please report it with the model"
             )
+
+
+def _head_rates(network: SpikingNetwork, images: NDArray[np.float32], *, clip: bool) -> dict[str, torch.Tensor]:
+    wanted = {head.population for head in network.outputs}
+    values = forward_rates(network, torch.from_numpy(images), clip=clip)
+    return {name: value for name, value in values if name in wanted}
 
 
 def _relative_error(found: Scores, trained: Scores) -> float:

@@ -97,17 +97,14 @@ class Reading:
         return self._answer(values, over_time, first_sample)
 
     def _answer(self, rates: Mapping[str, Scores], potentials: Mapping[str, Scores], first: int) -> Answer:
-        outputs = []
-        scores: Scores | None = None
-        for head in self.heads:
-            value = rates[head.population] * self._scale(head)
-            if scores is None:
-                scores = value
-                if head.is_sampled and head.population in potentials:
-                    counts = softmax_counts(potentials[head.population], self.seed, first_sample=first)
-                    scores = counts.astype(np.float64)
-            outputs.append(read_out(head, torch.from_numpy(value)).numpy())
-        return Answer(np.zeros((0, 0)) if scores is None else scores, tuple(outputs))
+        outputs = tuple(
+            read_out(head, torch.from_numpy(rates[head.population] * self._scale(head))).numpy() for head in self.heads
+        )
+        first_head = self.heads[0]
+        if first_head.is_sampled and first_head.population in potentials:
+            drawn = softmax_counts(potentials[first_head.population], self.seed, first_sample=first)
+            return Answer(drawn.astype(np.float64), outputs)
+        return Answer(outputs[0].reshape(len(outputs[0]), -1), outputs)
 
     def _steps(self, name: str) -> int:
         """Steps in which an output runs: all but those it is clamped for."""

@@ -105,7 +105,7 @@ def test_rate_code_of_values_outside_0_to_1_is_refused(pixel):
 
 def test_on_and_off_channels_carry_both_signs():
     n = 2
-    network = replace(one_layer(np.ones((1, 2 * n)).reshape(1, -1)), n_signs=2, input_scale=2.0)
+    network = replace(one_layer(np.ones((1, 2 * n)).reshape(1, -1)), n_signs=2, input_scale=np.array([2.0]))
     made = quantize(network, target("cpu"), 4, images=np.ones((1, n), np.float32)).network
     inputs = encode_inputs(network, made, np.array([[2.0, -1.0]], np.float32), 4)
     # |x| / 2: a spike at every step of the first on channel, at every other of the second off channel

@@ -75,8 +75,10 @@ def test_quantized_integers_respect_every_range(name, data):
             continue
         neuron = network.by_name[p.name].neuron
         assert 1 <= p.threshold_mantissa <= a.threshold.mantissa_max
-        if neuron.fires:  # the threshold is the unit itself
-            assert p.threshold_mantissa << a.threshold.shift == p.unit
+        if neuron.fires:  # the threshold is the unit itself, or what is reached just before it
+            is_lower = a.threshold.compare == ">" and p.reset == "zero" and not (p.driven or p.bias_mantissa.any())
+            below = p.unit - (p.threshold_mantissa << a.threshold.shift)
+            assert below in ((0, 1 << a.threshold.shift) if is_lower else (0,))
         assert a.bias.mantissa_min <= p.bias_mantissa.min()
         assert p.bias_mantissa.max() <= a.bias.mantissa_max
         assert 0 <= p.bias_exponent <= a.bias.exponent_max
@@ -249,7 +251,7 @@ def test_threshold_stays_within_17_bits_with_tiny_weights():
     p, j, _ = quantize_one(np.array([[2e-5, 1e-4, -1e-4]]))
     assert 131071 / 2 < p.threshold_mantissa <= 131071
     assert (np.sign(j.synapse.mantissa) == [[1, 1, -1]]).all()
-    assert quantize_one([[2.0**-17]])[0].threshold_mantissa == 131071
+    assert quantize_one([[2.0**-17]])[0].threshold_mantissa == 131070
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_threshold_stays_within_17_bits_with_tiny_weights():
     [
         ("loihi-sim", Neuron("subtract", v_init=0.5), 1),
         ("loihi-sim", Neuron("subtract"), 1),
-        ("loihi-sim", Neuron("zero", v_init=0.5), 1),
+        ("loihi-sim", Neuron("zero", v_init=0.5), 0),  # its threshold is a mantissa lower instead
         ("loihi-sim", Neuron("zero"), 0),  # Lava's own LIF starts at 0
         ("loihi1", Neuron("zero"), 0),
         ("cpu", Neuron("subtract", v_init=0.5), 0),
@@ -368,3 +370,13 @@ def test_what_no_scale_brings_inside_is_refused(weight, bias, n_steps, problem):
     assert "layer 'out'" in str(caught.value)
     assert problem in str(caught.value)
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("name", ["loihi-sim", "cpu"])
+def test_a_weight_of_exactly_one_threshold_fires_at_every_spike(name):
+    """Reset to zero on a chip that fires strictly above its threshold: v = theta must not wait for a second spike."""
+    network = one_layer(np.eye(3), neuron=Neuron("zero"))
+    images = np.array([[0.2, 0.5, 1.0]], np.float32)
+    made = quantize(network, target(name), 20, images=images).network
+    run = run_core(made, encode_inputs(network, made, images, 20))
+    np.testing.assert_array_equal(run.counts["out"], run.counts["input"])

@@ -200,4 +200,4 @@ def test_weights_that_are_whole_mantissas_at_some_scale_have_no_rounding_error()
     op = Sparse(csr_array(np.array([[0.75, 0.5], [0.0, -0.25]])), (2,), (2,))
     made = quantize(behind(op), target("loihi-sim"), 8, images=np.ones((2, 2), np.float32))
     assert made.layers[0].weight_error == 0
-    assert made.network.projections[0].synapse.mantissa.tolist() == [6, 4, -2]  # of all such scales the smallest
+    assert made.network.projections[0].synapse.mantissa.tolist() == [12, 8, -4]  # of all such scales the smallest

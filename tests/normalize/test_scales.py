@@ -121,7 +121,9 @@ def balanced(net: Any, images: Images) -> AnnGraph:
     graph = draw(net, images.shape[1:])
     mean = run_graph(graph, torch.from_numpy(images).double()).mean(0).numpy()
     nodes = [
-        replace(n, op=replace(n.op, bias=n.op.bias - mean)) if n.name == graph.output and isinstance(n.op, Linear) else n
+        replace(n, op=replace(n.op, bias=n.op.bias - mean))
+        if n.name == graph.output and isinstance(n.op, Linear)
+        else n
         for n in graph
     ]
     return AnnGraph(tuple(nodes), graph.outputs)
@@ -212,7 +214,7 @@ def test_silent_channels_keep_the_scale_of_the_layer_and_are_counted() -> None:
 def test_images_a_plain_rate_cannot_express_get_a_second_channel_and_a_scale() -> None:
     images = 3 * TINY_IMAGES - 1
     found = convert(TINY_NET, images, recipe(input="rate"))
-    assert (found.network.n_signs, found.network.input_scale) == (2, 2.0)
+    assert (found.network.n_signs, found.network.input_scale.tolist()) == (2, [2.0])
     assert (found.scales["input"].tolist(), found.input_range) == ([1.0] * 4, (-1.0, 2.0))
     x = torch.from_numpy(images).double()
     out = dict(forward_rates(found.network, x, clip=False))["l2"] * found.scales["l2"][0]
@@ -223,13 +225,17 @@ def test_images_a_plain_rate_cannot_express_get_a_second_channel_and_a_scale() -
     assert (current.scales["input"].tolist(), current.input_range) == ([1.0, 1.0], (-1.0, 2.0))
     assert current.network.n_signs == 1
     plain = convert(TINY_NET, TINY_IMAGES / 2, recipe(input="rate"))
-    assert (plain.scales["input"].tolist(), plain.network.n_signs, plain.network.input_scale) == ([1.0, 1.0], 1, 1.0)
+    assert (plain.scales["input"].tolist(), plain.network.n_signs, plain.network.input_scale.tolist()) == (
+        [1.0, 1.0],
+        1,
+        [1.0],
+    )
 
 
 def test_events_are_normalized_on_their_mean_rates() -> None:
     found = convert(TINY_NET, TINY_IMAGES, recipe(input="rate"), events=True)
     assert found.network.encoding == "events"
-    assert (found.network.n_signs, found.network.input_scale) == (1, 1.0)
+    assert (found.network.n_signs, found.network.input_scale.tolist()) == (1, [1.0])
     same = convert(TINY_NET, TINY_IMAGES, recipe(input="rate"))
     assert {k: v.tolist() for k, v in found.scales.items()} == {k: v.tolist() for k, v in same.scales.items()}
 

@@ -35,12 +35,7 @@ def assert_same(graph: AnnGraph, **options: Any) -> SpikingNetwork:
     for head, value in zip(network.outputs, expected, strict=True):
         assert value.std() > 1e-6
         raw = found[head.population]
-        if options.get("readout") == "count":
-            assert network.by_name[head.population].neuron.fires
-            assert raw.min() >= 0
-            value = value.clamp_min(0) if not head.tail else value
-        if options.get("readout") != "count" or not head.tail:
-            assert_close(read_out(head, raw).reshape(value.shape), value)
+        assert_close(read_out(head, raw).reshape(value.shape), value)
     return network
 
 
@@ -51,16 +46,18 @@ def test_rates_without_clipping_are_the_outputs_of_the_ann(net: str, pool: str) 
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_a_readout_that_counts_spikes_has_the_positive_part(net: str) -> None:
-    assert_same(draw(NETS[net]), readout="count")
+def test_a_readout_that_counts_spikes_has_the_sums_of_the_ann(net: str) -> None:
+    """Its sums are the ANN's; as rates, what is below 0 is silence."""
+    network = assert_same(draw(NETS[net]), readout="count")
+    assert network.output.neuron.fires
 
 
 @pytest.mark.parametrize("net", NETS)
 def test_on_and_off_channels_and_a_scale_change_no_rate(net: str) -> None:
     """Padded borders included: the channels are joined before the first layer pads."""
-    network = assert_same(draw(NETS[net]), encoding="rate", n_signs=2, input_scale=4.0)
+    network = assert_same(draw(NETS[net]), encoding="rate", n_signs=2, input_scale=np.array([4.0]))
     assert network.input.shape[0] == 2 * 3
-    assert (network.n_signs, network.input_scale) == (2, 4.0)
+    assert (network.n_signs, network.input_scale.tolist()) == (2, [4.0])
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -165,7 +162,7 @@ def test_ceilings_of_trained_activations_are_kept() -> None:
     """clamp at 1, between -1 and 1 (two above the low end), and QCFS; a ceiling from above is no ceiling."""
     network = build_network(simplify(draw(NETS["clamped"])), BuildOptions())
     ceilings = {p.name: p.saturation and p.saturation.ceiling.tolist() for p in network.populations[1:]}
-    assert ceilings == {"conv1": [1.0], "conv2": [2.0], "conv3": None, "conv3.conv3_op_2": None, "fc": None}
+    assert ceilings == {"conv1": [1.0], "conv2": [2.0], "conv3": None, "conv3_op_2": None, "fc": None}
     quantized = build_network(simplify(draw(NETS["quantized"])), BuildOptions())
     found = [p.saturation for p in quantized.populations[1:3]]
     assert [(s and s.ceiling.tolist(), s and s.levels) for s in found] == [([0.7], 8), ([4.0], 4)]
@@ -182,6 +179,13 @@ def test_an_activation_of_what_is_never_negative_needs_no_neurons() -> None:
     assert [p.name for p in network.populations] == ["input", "a", "b", "fc"]
     of_input = assert_same(draw(lambda w, x: w.dense(w.at("first").relu(x), 2, name="fc")))
     assert [p.name for p in of_input.populations] == ["input", "first", "fc"]
+
+    def limited(w: Sketch, x: str) -> str:
+        a, b = w.relu(w.layer(x, 4, name="a")), w.relu(w.layer(x, 4, name="b"))
+        total = w.add(a, b)
+        return w.dense(w.at("six").relu(total, 0.5), 3, name="fc")
+
+    assert [p.name for p in assert_same(draw(limited)).populations] == ["input", "a", "b", "six", "fc"]
     ended = assert_same(draw(lambda w, x: w.dense(w.at("six").relu(w.relu(w.layer(x, 2, name="c"), 2.0), 6.0), 2)))
     assert len(ended.populations) == 3
 
@@ -259,11 +263,7 @@ def test_what_does_not_depend_on_the_input_is_added_or_refused() -> None:
         a = w.at("act").relu(a)
         return w.dense(w.add(a, w.layer(c, 4, name="fixed")), 3, name="fc")
 
-    with pytest.raises(InvalidNetworkError) as caught:
-        assert_same(draw(joined))
-    assert "in module 'act' (net.py:1) does not depend on the input: it is the same for every sample" in str(
-        caught.value
-    )
+    assert [p.name for p in assert_same(draw(joined)).populations] == ["input", "conv", "fc"]
 
     def added(w: Sketch, x: str) -> str:
         c = w.at("const").constant(w.rng.normal(size=(2, 8, 8)))
@@ -273,7 +273,7 @@ def test_what_does_not_depend_on_the_input_is_added_or_refused() -> None:
 
     network = assert_same(draw(added))
     assert [p.name for p in network.populations] == ["input", "conv2", "fc"]
-    with pytest.raises(InvalidNetworkError, match="layer 'c_op' in module 'c' .* leave it out of the network"):
+    with pytest.raises(InvalidNetworkError, match=r"layer 'c_op' in module 'c' .* leave it out of the network"):
         build_network(draw(lambda w, x: [w.dense(x, 2, name="fc"), w.at("c").constant(np.ones(3))]), BuildOptions())
 
 

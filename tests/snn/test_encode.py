@@ -74,7 +74,7 @@ def test_what_no_rate_can_express_is_refused(value: float) -> None:
 def test_on_and_off_channels_carry_the_value_up_to_half_a_spike(x: list[float], scale: float, n_steps: int) -> None:
     """Positive values first, then negative ones; what lies beyond the scale is one spike per step."""
     samples = np.array(x).reshape(1, 3, 2)
-    signed = network((6, 2), encoding="rate", n_signs=2, input_scale=scale)
+    signed = network((6, 2), encoding="rate", n_signs=2, input_scale=np.array([scale]))
     spikes = encode_spikes(signed, samples, n_steps)
     assert spikes.shape == (1, n_steps, 6, 2)
     count = spikes.astype(np.int64).sum(1)[0]
@@ -89,10 +89,10 @@ def test_input_values_are_rates_and_the_analog_value_of_a_current() -> None:
     x = torch.tensor([[[0.5, -3.0]]], dtype=torch.float64)
     plain = network((1, 2), encoding="current")
     assert torch.equal(input_values(plain, x, clip=True), x)
-    one = network((1, 2), encoding="rate", input_scale=2.0)
+    one = network((1, 2), encoding="rate", input_scale=np.array([2.0]))
     assert input_values(one, x, clip=False).tolist() == [[[0.25, -1.5]]]
     assert input_values(one, x, clip=True).tolist() == [[[0.25, 0.0]]]
-    two = network((2, 2), encoding="rate", n_signs=2, input_scale=2.0)
+    two = network((2, 2), encoding="rate", n_signs=2, input_scale=np.array([2.0]))
     assert input_values(two, x, clip=False).tolist() == [[[0.25, 0.0], [0.0, 1.5]]]
     assert input_values(two, x, clip=True).tolist() == [[[0.25, 0.0], [0.0, 1.0]]]
     flat = torch.arange(4.0).reshape(2, 2)

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroport.errors import DataError, InvalidNetworkError
 from neuroport.ann.graph import MaxPool2d
+from neuroport.errors import DataError, InvalidNetworkError
 from neuroport.snn.network import Gate, Head, Neuron, Population, Projection, SpikingNetwork
 from neuroport.snn.operators import Dense, Window
 from neuroport.snn.simulate import FloatRun, simulate

@@ -96,7 +96,7 @@ class Network:
     @staticmethod
     def _actors(runtime: Any, part: int) -> dict[str, Any]:
         actors = runtime._messaging_infrastructure.actors
-        names = [process.name for process in runtime._executable.proc_builders]
+        names = [f"{process.name} ({k})" for k, process in enumerate(runtime._executable.proc_builders)]
         names += [f"runtime service {k} of part {part}" for k in range(len(actors) - len(names))]
         return dict(zip(names, actors, strict=True))
 
