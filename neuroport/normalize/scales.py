@@ -128,8 +128,8 @@ def _n_silent(population: Population, found: ActivationStatistics, noise: float)
         return 0
     if not found.maximum.max() > noise:
         return population.shape[0]
-    is_silent = found.maximum <= _NOISE * found.maximum.max()
-    return int(is_silent.sum()) if found.maximum.size > 1 and population.neuron.fires else 0
+    is_one = found.maximum.size == 1 or isinstance(population.neuron, Gate) or not population.neuron.fires
+    return 0 if is_one else int((found.maximum <= _NOISE * found.maximum.max()).sum())
 
 
 def _scale_of(

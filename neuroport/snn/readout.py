@@ -21,13 +21,18 @@ def softmax_counts(
 
     Sample k draws from its own generator, seeded by (seed, first_sample + k), so results do not depend on batches.
     """
-    return softmax_counts_over_time(potentials, seed, first_sample=first_sample, rate=rate)[:, -1]
+    counts: NDArray[np.int64] = _drawn(potentials, seed, first_sample, rate).sum(1)
+    return counts
 
 
 def softmax_counts_over_time(
     potentials: NDArray[np.floating], seed: int, *, first_sample: int = 0, rate: float = RATE
 ) -> NDArray[np.int64]:
     """Output spikes per class up to every step, [N, T, n_out]; see softmax_counts."""
+    return _drawn(potentials, seed, first_sample, rate).cumsum(1)
+
+
+def _drawn(potentials: NDArray[np.floating], seed: int, first_sample: int, rate: float) -> NDArray[np.int64]:
     n_samples, n_steps, n_out = potentials.shape
     counts = np.zeros((n_samples, n_steps, n_out), np.int64)
     shifted = potentials - potentials.max(2, keepdims=True)
@@ -39,4 +44,4 @@ def softmax_counts_over_time(
         for t, n_spikes in enumerate(arriving):
             drawn = np.searchsorted(edges[k, t], generator.random(n_spikes), side="right")
             np.add.at(counts[k, t], np.minimum(drawn, n_out - 1), 1)
-    return counts.cumsum(1)
+    return counts
