@@ -88,6 +88,8 @@ def _explain(error: ValidationError) -> str:
             parts.append(f"unknown key '{where}'")
         elif item["type"] == "missing":
             parts.append(f"key '{where}' is missing")
+        elif item["type"] == "value_error":  # of keys that do not go together: the whole of them says nothing
+            parts.append((f"'{where}': " if where else "") + str(item["ctx"]["error"]))
         else:
             parts.append(f"'{where}' is {item['input']!r}: {item['msg'][:1].lower()}{item['msg'][1:]}")
     return "; ".join(parts)

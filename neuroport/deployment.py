@@ -21,7 +21,8 @@ from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.network import IntNetwork
-from neuroport.chip.quantize import Quantized, quantize
+from neuroport.chip.quantize import quantize
+from neuroport.chip.recalibrate import Recalibrated, recalibrate
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
 from neuroport.data import Dataset, Part
@@ -128,17 +129,17 @@ class _Deploy:
         wanted = self.options.eval_samples
         tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.samples))
         check_labels(tests.labels, ann)
-        normalized, quantized = self._convert(ann, dataset)
+        normalized, made = self._convert(ann, dataset)
         with staged_bundle(out) as stage:
-            job = self._job(normalized, quantized, tests, stage / "scratch")
+            job = self._job(made, tests, stage / "scratch")
             self.progress.stage(f"preparing backend {self.backend.name}")
             self.backend.check(job)
             backend_versions = self.backend.prepare(self.target, self.progress.stage)
             ladder = Ladder(tests.labels, lambda name: self.progress.stage(f"rung {name}: {len(tests)} samples"))
             seed = self.options.seed
             ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
-            activity = ladder.climb_core(normalized, quantized.network, tests, self.n_steps, seed)
-            report = self._report(ann, quantized, normalized, activity, tests)
+            activity = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
+            report = self._report(ann, made, activity, tests)
             report["versions"].update(backend_versions)
             failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
@@ -152,7 +153,8 @@ class _Deploy:
         """n samples of a part, all if None."""
         return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps)
 
-    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Quantized]:
+    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
+        """The float network, and the integer one with the float network it was rounded from."""
         n = self.recipe.calibration_samples or CALIBRATION_SAMPLES
         calibration = self._samples(ann, dataset, "train", n).images
         self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
@@ -165,16 +167,20 @@ class _Deploy:
         quantized = quantize(
             normalized.network, self.target, self.n_steps, images=calibration, input_range=normalized.input_range
         )
-        return normalized, quantized
+        if not self.recipe.calibrates_biases:
+            return normalized, Recalibrated(normalized, quantized, ())
+        self.progress.stage(f"calibrating biases in the integers of {self.target.name}")
+        return normalized, recalibrate(normalized, quantized, self.target, calibration, self.n_steps)
 
-    def _job(self, normalized: Normalized, quantized: Quantized, tests: TestSet, work_dir: Path) -> Job:
+    def _job(self, made: Recalibrated, tests: TestSet, work_dir: Path) -> Job:
+        network = made.quantized.network
         chosen = tests.samples(slice(0, self.options.samples))
-        inputs = encode_inputs(normalized.network, quantized.network, chosen, self.n_steps)
+        inputs = encode_inputs(made.normalized.network, network, chosen, self.n_steps)
 
         def on_progress(n_done: int) -> None:
             self.progress.samples(n_done, inputs.n_samples)
 
-        return Job(self.target, quantized.network, inputs, work_dir, self.progress.stage, on_progress)
+        return Job(self.target, network, inputs, work_dir, self.progress.stage, on_progress)
 
     def _climb_backend(
         self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any], reading: Reading
@@ -209,13 +215,12 @@ class _Deploy:
     def _report(
         self,
         ann: LoadedAnn,
-        quantized: Quantized,
-        normalized: Normalized,
+        made: Recalibrated,
         activity: Mapping[str, LayerActivity],
         tests: TestSet,
     ) -> dict[str, Any]:
-        network = quantized.network
-        rows = layer_rows(network, {q.name: q for q in quantized.layers}, activity)
+        normalized, network = made.normalized, made.quantized.network
+        rows = layer_rows(network, {q.name: q for q in made.quantized.layers}, activity)
         silent = {name: n for name, n in normalized.n_silent_channels.items() if n}
         return {
             "schema": SCHEMA,
@@ -223,6 +228,7 @@ class _Deploy:
             "recipe": self.recipe.name,
             "recipe_reason": self.reason,
             "percentile": normalized.percentile if self.recipe.reads_percentile else None,
+            "rate_errors": list(made.errors),
             "steps": self.n_steps,
             "seed": self.options.seed,
             "model": ann.name,

@@ -46,6 +46,8 @@ def predict_relu1(
 
     Source: Mueller et al. 2021, section IV-A and table I (ReLU1).
     """
+    if not len(test_images):
+        raise DataError("there are no test images, so no accuracy can be predicted; give at least one, with its label")
     calibration_images, test_images = check_images(calibration_images), check_images(test_images)
     if len(labels) != len(test_images):
         raise DataError(f"{len(test_images)} test images have {len(labels)} labels; give one label for each image")

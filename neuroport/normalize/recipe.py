@@ -35,16 +35,12 @@ class BiasCorrection(_Sheet):
 
 
 class ResetCorrection(_Sheet):
-    """The same for neurons that lose their overshoot at a reset to zero, thresholds raised (normalize/correct.py).
-
-    settle: fraction of the steps for which a readout that accumulates waits, until the rates are what they stay.
-    """
+    """The same for neurons that lose their overshoot at a reset to zero, with a gain (normalize/correct.py)."""
 
     kind: Literal["hard-reset"]
     steps: Count | None = None
     rounds: Count = 4
     samples: Count = 128
-    settle: Annotated[float, Field(ge=0, lt=1)] = 0.25
 
 
 class L4Adjustment(_Sheet):
@@ -54,7 +50,7 @@ class L4Adjustment(_Sheet):
     """
 
     kind: Literal["l4"]
-    alpha: Annotated[float, Field(ge=0)] = 0.0
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     samples: Count = 128
 
 
@@ -89,7 +85,7 @@ class Recipe(_Sheet):
     scale: Literal["activation", "weights", "diehl", "mmse", "balance", "none"] = "activation"
     percentile: Percentile = 100.0
     granularity: Literal["layer", "channel"] = "layer"
-    threshold: Annotated[float, Field(gt=0)] = 1.0
+    threshold: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     search: NoiseSearch | None = None
     calibration_samples: Annotated[int, Field(gt=0)] | None = None
     ceiling: Literal["threshold", "measured"] = "threshold"
@@ -116,6 +112,11 @@ class Recipe(_Sheet):
     def reads_percentile(self) -> bool:
         """Whether the scale rule looks at the percentile."""
         return self.scale in ("activation", "diehl")
+
+    @property
+    def calibrates_biases(self) -> bool:
+        """Whether a correction matches mean rates, which is then done once more with the chip's integers."""
+        return any(isinstance(c, BiasCorrection | ResetCorrection) for c in self.corrections)
 
     @property
     def build_options(self) -> BuildOptions:

@@ -59,7 +59,7 @@ class Calibration:
         for name, value in forward_pass(self.network, self.images, limits):
             population = self.network.by_name[name]
             if is_scaled(population):
-                by_channel = value.transpose(0, 1)
+                by_channel = value.clamp_min(0).transpose(0, 1)  # of a readout that fires sums are below 0, rates not
                 yield population, by_channel.flatten(1) if self.by_channel else by_channel.reshape(1, -1)
 
     @property
@@ -189,11 +189,11 @@ def by_squared_error(calibration: Calibration) -> Rule:
 def by_balance(calibration: Calibration) -> Rule:
     """Thresholds that balance what they cut off against what they blur, found in forward passes, no gradient.
 
-    E(theta) = mean of (a - theta)^2 where a > theta, and of the quantization error theta^2 / (12 T^2) where
-    0 < a <= theta. Every population descends its own E, all of them in the same pass, on activations that the
+    E(theta) = mean of (a - theta)^2 where a >= theta, and of the quantization error theta^2 / (12 T^2) where
+    0 < a < theta. Every population descends its own E, all of them in the same pass, on activations that the
     thresholds found so far already cut. Bu et al. step by a fixed rate, theta += 2 mean (a - theta)+, from 0, which
     takes thousands of batches; a Newton step on the same E, over all the data, has no rate and depends on no order:
-    theta = sum of a above theta / (number above theta + number below / (12 T^2)), from half the maximum until no
+    theta = sum of a from theta on / (number from theta on + number below / (12 T^2)), from half the maximum until no
     theta moves by more than 1 %. Their rule has no quantization term: it creeps towards the maximum until stopped.
     Source: Bu et al. 2025 (local threshold balancing), as in their code, github.com/putshua/Inference-scale-ANN-SNN,
     layers.py, SpikingNeuron.optimize.
@@ -204,14 +204,15 @@ def by_balance(calibration: Calibration) -> Rule:
         parts: dict[str, FloatArray] = {}
         for p, values in calibration.grouped(thetas):
             theta = torch.from_numpy(thetas[p.name]).to(values.dtype).unsqueeze(1)
-            is_above = values > theta
-            n_below = ((values > 0) & ~is_above).sum(1) / (12.0 * calibration.active_steps(p) ** 2)
+            is_above = values >= theta  # theta itself: a constant activation is its own threshold
+            n_below = ((values > 0) & ~is_above).sum(1).double() / (12.0 * calibration.active_steps(p) ** 2)
             found = torch.stack([(values * is_above).sum(1, dtype=torch.float64), is_above.sum(1) + n_below])
             parts[p.name] = parts.get(p.name, np.zeros(1)) + found.numpy()
         before, thetas = thetas, {name: up / np.maximum(down, 1e-12) for name, (up, down) in parts.items()}
         if all((np.abs(thetas[n] - before[n]) <= _BALANCED * before[n]).all() for n in thetas):
             break
-    return lambda p, _: thetas[p.name]
+    # what is there only because inputs are cut is no activation: a channel silent in the ANN stays silent
+    return lambda p, _: np.minimum(thetas[p.name], calibration.statistics[p.name].maximum)
 
 
 _MAKERS: Mapping[str, Callable[[Calibration], Rule]] = {

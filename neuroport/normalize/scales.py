@@ -20,6 +20,9 @@ from neuroport.snn.network import Gate, Population, Projection, SpikingNetwork
 from neuroport.snn.operators import Operator, Shape
 
 _NOISE = 1e-6  # of the inputs' scale, or the layer's: an activation below it is the rounding of a sum that should be 0
+# of the layer's largest scale: a channel that hardly fires would need weights so large that the others, which share a
+# chip's unit with it, are left without bits; above it nothing but its own rates get lower
+_SMALLEST = 1 / 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +31,7 @@ class Normalized:
 
     scales: activation per unit of rate, [C] for each population; channels that never fire on the calibration data
     keep the scale of their layer and are counted in `n_silent_channels`; percentile: of the activations; uncorrected:
-    the network as it was before corrections that change its function (correct.py), None if there were none.
+    what it was before corrections that change the network's function (correct.py), None if there were none.
     """
 
     network: SpikingNetwork
@@ -37,12 +40,12 @@ class Normalized:
     n_silent_channels: Mapping[str, int]
     input_range: tuple[float, float]
     percentile: float = 100.0
-    uncorrected: SpikingNetwork | None = None
+    uncorrected: Normalized | None = None
 
     @property
-    def exact(self) -> SpikingNetwork:
-        """The network whose unclipped rates are the ANN's activations."""
-        return self.uncorrected or self.network
+    def exact(self) -> Normalized:
+        """The one whose unclipped rates, times its scales, are the ANN's activations."""
+        return self.uncorrected or self
 
 
 def normalize(
@@ -97,7 +100,8 @@ def _normalized(calibration: Calibration) -> Normalized:
         if not value.max() > _NOISE * source:  # whatever it is, it has to be a number above 0
             value = np.array([source])
         per_channel = np.broadcast_to(value, (population.shape[0],)).astype(np.float64)
-        scales[population.name] = np.where(per_channel > _NOISE * value.max(), per_channel, value.max())
+        raised = np.maximum(per_channel, _SMALLEST * value.max())
+        scales[population.name] = np.where(per_channel > _NOISE * value.max(), raised, value.max())
     _check_alive(network, silent, len(images))
     populations = tuple(_rescaled(p, scales[p.name]) for p in network.populations)
     projections = tuple(

@@ -92,17 +92,18 @@ class Layerwise:
                 constant = constant + apply(j.operator, self.analog).reshape(shape)
         return Drive(constant, Steps(self, p))
 
-    def integrate(self, p: Population, drive: Drive, offset: FloatArray | None = None) -> torch.Tensor:
-        """Spikes [T, N, *shape] uint8 of a population whose input is that and an offset [C] in every step."""
+    def integrate(self, p: Population, drive: Drive, gain: FloatArray, offset: FloatArray) -> torch.Tensor:
+        """Spikes [T, N, *shape] uint8 of a population that receives gain [C] times the drive, plus offset [C], per step."""
         neuron = p.neuron
         if not isinstance(neuron, Neuron):
             raise TypeError(f"gate '{p.name}' does not integrate")
         v = torch.full_like(drive.constant, neuron.v_init)
-        shift = torch.zeros(()) if offset is None else torch.as_tensor(offset, dtype=v.dtype)
-        shift = shift.reshape(-1, *[1] * (len(p.shape) - 1))
+        factor, shift = (
+            torch.as_tensor(x, dtype=v.dtype).reshape(-1, *[1] * (len(p.shape) - 1)) for x in (gain, offset)
+        )
         spikes = torch.zeros((self.n_steps, *v.shape), dtype=torch.uint8)
         for t in range(p.clamp_until, self.n_steps):
-            v = v * neuron.leak + (drive.at(t) + shift)
+            v = v * neuron.leak + (drive.at(t) * factor + shift)
             fired = v >= neuron.v_th
             spikes[t] = fired
             v = v.masked_fill(fired, 0.0) if neuron.reset == "zero" else v - fired.to(v.dtype) * neuron.v_th

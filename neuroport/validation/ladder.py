@@ -102,14 +102,14 @@ class Ladder:
         _check_same("the folded network", answers, trained, ann.precision, has_levels=steps)
         self.add("folded", _flat(answers[0]), answers)
         few = tests.images[:_BATCH]
-        exact = reading.rates(_head_rates(normalized.exact, few, clip=False))
+        exact = reading.rates(_head_rates(normalized.exact.network, few, clip=False))
         expected = [answer[: len(few)] for answer in answers]
         what = "the spiking network in unclipped rates"
         _check_same(what, exact.outputs, expected, ann.precision, has_levels=steps)
         self.on_rung("normalized")
 
         def clipped(k: slice) -> Answer:
-            return reading.rates(_head_rates(normalized.exact, tests.images[k], clip=True))
+            return reading.rates(_head_rates(normalized.exact.network, tests.images[k], clip=True))
 
         self._climb("normalized", len(tests), clipped)
         self.on_rung("float_snn")

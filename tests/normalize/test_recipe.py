@@ -9,14 +9,24 @@ import yaml
 
 from neuroport.datasheets import data_dir, names
 from neuroport.errors import DatasheetError
-from neuroport.normalize.recipe import load_recipe
+from neuroport.normalize.recipe import BiasCorrection, L4Adjustment, Recipe, ResetCorrection, load_recipe
 from neuroport.snn.build import BuildOptions
 
 MINIMAL = "name: mine\nsummary: what it does\nsource: a paper\n"
+SHIPPED = {
+    *("max-norm", "robust", "robust-rate", "reset-zero", "reset-zero-rate", "hard-reset"),
+    *("direct-copy", "model-based", "data-based", "basic", "channel-wise", "extended", "noise-search", "l4"),
+    *("light-calibration", "threshold-balance"),
+}
+
+
+def written(tmp_path: Path, lines: str) -> Recipe:
+    (tmp_path / "mine.yaml").write_text(MINIMAL + lines + "\n")
+    return load_recipe(tmp_path / "mine.yaml")
 
 
 def test_every_shipped_recipe_is_read_as_it_stands_and_named_as_its_file() -> None:
-    assert set(names("calibration")) >= {"max-norm", "robust", "reset-zero", "robust-rate", "reset-zero-rate"}
+    assert set(names("calibration")) >= SHIPPED
     for name in names("calibration"):
         recipe = load_recipe(name)
         written = yaml.safe_load((data_dir("calibration") / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -38,6 +48,72 @@ def test_the_methods_of_the_papers() -> None:
     assert (robust.percentile, robust.v_init, robust.reset) == (99.9, 0.5, "subtract")
     assert (zero.percentile, zero.v_init, zero.reset) == (99.9, 0, "zero")
     assert (load_recipe("robust-rate").input, load_recipe("robust").input) == ("rate", "current")
+
+
+def test_the_methods_of_diehl() -> None:
+    """Dong & He: reset to zero, Poisson input, average pools that spike, output spikes counted; three scales."""
+    for name, scale in (("direct-copy", "none"), ("model-based", "weights"), ("data-based", "diehl")):
+        found = load_recipe(name)
+        assert (found.scale, found.granularity, found.threshold) == (scale, "layer", 1.0)
+        assert (found.reset, found.v_init, found.input, found.pool, found.readout) == (
+            *("zero", 0, "poisson", "spiking", "count"),
+        )
+    assert load_recipe("data-based").percentile == 100
+
+
+def test_the_methods_of_mueller() -> None:
+    """Basic: by layer, uncharged, no clamp. Extended: by channel, half-charged, one step per level (d = 1)."""
+    basic, extended, channel = (load_recipe(name) for name in ("basic", "extended", "channel-wise"))
+    assert (basic.granularity, basic.percentile, basic.v_init, basic.clamp) == ("layer", 99.9, 0, 0)
+    assert (extended.granularity, extended.percentile, extended.v_init, extended.clamp) == ("channel", 99.99, 0.5, 1)
+    assert (channel.granularity, channel.v_init, channel.clamp) == ("channel", 0.5, 0)
+    assert {r.reset for r in (basic, extended, channel)} == {"subtract"}
+    search = load_recipe("noise-search").search
+    assert search is not None
+    assert (search.samples, search.percentiles[-1]) == (100, 100)
+    assert list(search.percentiles) == sorted(set(search.percentiles))
+
+
+def test_the_methods_of_the_others() -> None:
+    assert [c.kind for c in load_recipe("l4").corrections] == ["l4"]
+    assert load_recipe("l4").input == "poisson"
+    light, balance, hard = (load_recipe(n) for n in ("light-calibration", "threshold-balance", "hard-reset"))
+    assert (light.scale, [c.kind for c in light.corrections], light.v_init) == ("mmse", ["bias"], 0.5)
+    assert (balance.scale, balance.corrections, balance.granularity) == ("balance", (), "channel")
+    assert (hard.reset, hard.v_init, [c.kind for c in hard.corrections]) == ("zero", 0, ["hard-reset"])
+
+
+@pytest.mark.parametrize("scale", ["activation", "weights", "diehl", "mmse", "balance", "none"])
+def test_every_scale_is_read_and_some_look_at_the_percentile(tmp_path: Path, scale: str) -> None:
+    found = written(tmp_path, f"scale: {scale}\npercentile: 99")
+    assert found.scale == scale
+    assert found.reads_percentile == (scale in ("activation", "diehl"))
+
+
+def test_every_new_key_is_read(tmp_path: Path) -> None:
+    found = written(
+        tmp_path,
+        "scale: none\nthreshold: 20\nclamp: 0.4\ninput: poisson\nreadout: softmax\n"
+        "corrections: [{kind: bias, steps: 12, rounds: 2, samples: 7, rate: 0.5}, {kind: l4, alpha: 2}, "
+        "{kind: hard-reset, rounds: 1}]",
+    )
+    assert (found.threshold, found.clamp, found.input, found.readout) == (20, 0.4, "poisson", "softmax")
+    bias, l4, hard = found.corrections
+    assert isinstance(bias, BiasCorrection) and isinstance(l4, L4Adjustment) and isinstance(hard, ResetCorrection)
+    assert (bias.steps, bias.rounds, bias.samples, bias.rate) == (12, 2, 7, 0.5)
+    assert (l4.alpha, l4.samples, hard.rounds, hard.steps) == (2, 128, 1, None)
+    assert (found.build_options.clamp, found.build_options.encoding) == (0.4, "poisson")
+    search = written(tmp_path, "search: {kind: noise, percentiles: [99, 1.5, 100], samples: 30}").search
+    assert search is not None
+    assert (search.percentiles, search.samples) == ((99, 1.5, 100), 30)
+
+
+def test_what_is_left_out_is_plain(tmp_path: Path) -> None:
+    found = written(tmp_path, "")
+    assert (found.scale, found.threshold, found.search, found.corrections) == ("activation", 1, None, ())
+    assert (found.clamp, found.input, found.readout, found.steps, found.calibration_samples) == (
+        *(0, "current", "membrane", 64, None),
+    )
 
 
 def test_the_network_is_built_as_the_recipe_says(tmp_path: Path) -> None:
@@ -78,6 +154,44 @@ def test_the_network_is_built_as_the_recipe_says(tmp_path: Path) -> None:
         ("readout: argmax", "'readout' is 'argmax': input should be 'membrane', 'count' or 'softmax'"),
         ("max_pool: max", "'max_pool' is 'max': input should be 'expand', 'gated' or 'refuse'"),
         ("ceiling: none", "'ceiling' is 'none': input should be 'threshold' or 'measured'"),
+        ("scale: max", "'scale' is 'max': input should be 'activation', 'weights', 'diehl', 'mmse', 'balance' or 'no"),
+        ("scale: none\nthreshold: 0", "'threshold' is 0: input should be greater than 0"),
+        ("scale: none\nthreshold: .inf", "'threshold' is inf: input should be a finite number"),
+        ("scale: none\nthreshold: .nan", "'threshold' is nan"),
+        ("threshold: 4", ".yaml': threshold goes with scale: none; every other scale rule sets thresholds of 1"),
+        ("scale: mmse\nthreshold: 2", ".yaml': threshold goes with scale: none"),
+        ("clamp: -0.1", "'clamp' is -0.1: input should be greater than or equal to 0"),
+        ("clamp: 1001", "'clamp' is 1001: input should be less than or equal to 1000"),
+        ("clamp: .nan", "'clamp' is nan"),
+        ("search: 99", "'search' is 99"),
+        ("search: {kind: noise}", "key 'search.percentiles' is missing"),
+        ("search: {percentiles: [99, 100]}", "key 'search.kind' is missing"),
+        ("search: {kind: grid, percentiles: [99, 100]}", "'search.kind' is 'grid': input should be 'noise'"),
+        ("search: {kind: noise, percentiles: [99]}", "'search.percentiles' is [99]: tuple should have at least 2"),
+        ("search: {kind: noise, percentiles: [0, 99]}", "'search.percentiles.0' is 0: input should be greater than 0"),
+        ("search: {kind: noise, percentiles: [9, 101]}", "'search.percentiles.1' is 101"),
+        ("search: {kind: noise, percentiles: [9, 99], samples: 0}", "'search.samples' is 0"),
+        ("search: {kind: noise, percentiles: [9, 99], sample: 3}", "unknown key 'search.sample'"),
+        *(
+            (f"scale: {scale}\nsearch: {{kind: noise, percentiles: [9, 99]}}", ".yaml': search chooses a percentile, ")
+            for scale in ("weights", "diehl", "mmse", "balance", "none")
+        ),
+        ("corrections: {kind: l4}", "'corrections' is {'kind': 'l4'}: input should be a valid tuple"),
+        ("corrections: [l4]", "'corrections.0' is 'l4'"),
+        ("corrections: [{rounds: 3}]", "'corrections.0' is {'rounds': 3}: unable to extract tag using discriminator"),
+        ("corrections: [{kind: magic}]", "does not match any of the expected tags: 'bias', 'hard-reset', 'l4'"),
+        ("corrections: [{kind: bias}, {kind: l4, rate: 0.5}]", "unknown key 'corrections.1.l4.rate'"),
+        ("corrections: [{kind: bias, alpha: 1}]", "unknown key 'corrections.0.bias.alpha'"),
+        ("corrections: [{kind: bias, rounds: 0}]", "'corrections.0.bias.rounds' is 0"),
+        ("corrections: [{kind: bias, samples: 0}]", "'corrections.0.bias.samples' is 0"),
+        ("corrections: [{kind: bias, steps: 2.5}]", "'corrections.0.bias.steps' is 2.5"),
+        ("corrections: [{kind: bias, rate: 0}]", "'corrections.0.bias.rate' is 0"),
+        ("corrections: [{kind: bias, rate: 1.1}]", "'corrections.0.bias.rate' is 1.1"),
+        ("corrections: [{kind: hard-reset, rounds: -1}]", "'corrections.0.hard-reset.rounds' is -1"),
+        ("corrections: [{kind: l4, alpha: -1}]", "'corrections.0.l4.alpha' is -1"),
+        ("corrections: [{kind: l4, alpha: .inf}]", "'corrections.0.l4.alpha' is inf: input should be a finite number"),
+        ("calibration_samples: 2.5", "'calibration_samples' is 2.5"),
+        ("seed: 4", "unknown key 'seed'"),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(tmp_path: Path, line: str, message: str) -> None:
