@@ -47,6 +47,8 @@ app.add_typer(recipes_app, name="recipes")
 
 def main() -> None:
     """Entry point of the `neuroport` command."""
+    # torch's threads wait for each other by spinning: beside other work on the machine that costs 30 times the time
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
 
 

@@ -65,8 +65,9 @@ def test_the_list_has_every_recipe_with_its_scale_its_neuron_and_its_summary() -
         assert summary == load_recipe(name).summary
     expected = {
         "basic": ["layer 99.9 %", "subtract"],
-        "direct-copy": ["threshold 1", "zero, poisson, count"],
-        "model-based": ["layer weights", "zero, poisson, count"],
+        "direct-copy": ["threshold 1", "zero"],
+        "model-based": ["layer weights", "zero"],
+        "hard-reset": ["channel 99.9 %", "zero, clamp 1"],
         "extended": ["channel 99.99 %", "subtract, v_init 0.5, clamp 1"],
         "noise-search": ["channel search", "subtract, v_init 0.5"],
         "light-calibration": ["channel mmse", "subtract, v_init 0.5, clamp 0.4"],

@@ -60,7 +60,7 @@ RESETS: Mapping[Reset, str] = {"subtract": "soft", "zero": "hard"}
 NETS = ("rueckauer_cifar10", "resnet20_cifar10", "resnet18half_cifar10")
 LEAKS = (1.0, 0.98, 0.95, 0.9, 0.8)
 THRESHOLDS = (1.2, 1.0, 0.8, 0.6, 0.4)
-ALPHAS = (0.5, 1.0, 2.0)
+ALPHAS = (0.1, 0.3, 1.0)
 PROFILED = 128  # training images of the one batch over which mean potentials are taken
 PAPER = {"ann": 0.8932, "baseline": 0.8605, "gain": 0.0113}  # VGG-5, soft reset, no leak, 75 steps
 SIMULATED = 50  # images at a time
@@ -226,9 +226,9 @@ def plot(args: argparse.Namespace, cases: Sequence[tuple[Case, Case]], reference
 
 def main() -> int:
     """Exit code."""
-    parser = make_parser("allred", "Reproduces Allred & Roy 2021, Figures 6 and 7.", samples=500, steps=75)
+    parser = make_parser("allred", "Reproduces Allred & Roy 2021, Figures 6 and 7.", samples=300, steps=75)
     parser.add_argument("--net", choices=NETS, default=NETS[0], help="[%(default)s]")
-    parser.add_argument("--tuning", type=positive, default=200, help="training images of the sweeps [%(default)s]")
+    parser.add_argument("--tuning", type=positive, default=100, help="training images of the sweeps [%(default)s]")
     parser.add_argument("--resets", nargs="+", choices=get_args(Reset), default=list(RESETS), help="[both]")
     for name, values in (("leaks", LEAKS), ("thresholds", THRESHOLDS), ("alphas", ALPHAS)):
         shown = " ".join(f"{x:g}" for x in values)

@@ -37,14 +37,15 @@ LABELS = ann(TEST)[-1].argmax(1)
 def brute_force(percentile: float, granularity: str) -> float:
     """Clipping a / lambda at 1 and going on with lambda times it is clipping a at lambda.
 
-    A channel below its percentile ends at its maximum, one that never fires in the calibration at its layer's end.
+    A channel below its percentile ends at its maximum, one that never fires in the calibration at its layer's end, and
+    none below a 32nd of that.
     """
     ends = []
     for a in ann(CALIBRATION)[:2]:
         axis = 0 if granularity == "channel" else None
         end = np.percentile(a, percentile, axis=axis, method="inverted_cdf")
         end = np.where(end > 0, end, a.max(axis))
-        ends.append(np.where(end > 0, end, end.max()))
+        ends.append(np.where(end > 0, np.maximum(end, end.max() / 32), end.max()))
     return float((ann(TEST, ends)[-1].argmax(1) == LABELS).mean())
 
 

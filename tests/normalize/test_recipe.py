@@ -51,12 +51,12 @@ def test_the_methods_of_the_papers() -> None:
 
 
 def test_the_methods_of_diehl() -> None:
-    """Dong & He: reset to zero, Poisson input, average pools that spike, output spikes counted; three scales."""
+    """Dong & He's code: reset to zero, analog input, pools in the weights, outputs that accumulate; three scales."""
     for name, scale in (("direct-copy", "none"), ("model-based", "weights"), ("data-based", "diehl")):
         found = load_recipe(name)
         assert (found.scale, found.granularity, found.threshold) == (scale, "layer", 1.0)
         assert (found.reset, found.v_init, found.input, found.pool, found.readout) == (
-            *("zero", 0, "poisson", "spiking", "count"),
+            *("zero", 0, "current", "fold", "membrane"),
         )
     assert load_recipe("data-based").percentile == 100
 

@@ -211,6 +211,18 @@ def test_silent_channels_keep_the_scale_of_the_layer_and_are_counted() -> None:
     assert found.n_silent_channels == {"input": 0, "l0": 1, "l1": 0}
 
 
+def test_a_channel_that_hardly_fires_gets_a_32nd_of_the_layers_scale() -> None:
+    """Below it, it would take the others' bits on a chip; an activation of 1e-9 is rounding."""
+    net = dense(([[2.0, 0.0], [0.0, 0.125], [0.0, 1e-9]], [0.0, 0.0, 0.0]), (np.ones((2, 3)), [0.0, 0.0]))
+    found = convert(net, TINY_IMAGES, recipe(granularity="channel"))
+    assert found.scales["l0"].tolist() == [2.0, 0.125, 2.0]
+    assert found.n_silent_channels["l0"] == 1
+    net = dense(([[2.0, 0.0], [0.0, 0.01], [0.0, 1.0]], [0.0, 0.0, 0.0]), (np.ones((2, 3)), [0.0, 0.0]))
+    found = convert(net, TINY_IMAGES, recipe(granularity="channel"))
+    assert found.scales["l0"].tolist() == [2.0, 2.0 / 32, 1.0]
+    assert found.n_silent_channels["l0"] == 0
+
+
 def test_images_a_plain_rate_cannot_express_get_a_second_channel_and_a_scale() -> None:
     images = 3 * TINY_IMAGES - 1
     found = convert(TINY_NET, images, recipe(input="rate"))
