@@ -70,7 +70,7 @@ def test_the_list_has_every_recipe_with_its_scale_its_neuron_and_its_summary() -
         "hard-reset": ["channel 99.9 %", "zero, clamp 1"],
         "extended": ["channel 99.99 %", "subtract, v_init 0.5, clamp 1"],
         "noise-search": ["channel search", "subtract, v_init 0.5"],
-        "light-calibration": ["channel mmse", "subtract, v_init 0.5, clamp 0.4"],
+        "light-calibration": ["channel mmse", "subtract, v_init 0.2, clamp 0.4"],
         "l4": ["layer 99.9 %", "subtract, poisson"],
     }
     assert {name: table[name][:2] for name in expected} == expected

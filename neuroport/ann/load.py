@@ -103,7 +103,11 @@ def _accepted(name: str, module: torch.nn.Module, examples: Sequence[Example]) -
     """The first example that the module runs on and answers with one row per sample."""
     problem = "no example was given"
     was_training = [m for m in module.modules() if m.training]
-    module.eval()
+    try:
+        module.eval()
+    except NotImplementedError:  # of an exported program inside it, which knows no modes
+        for m in was_training:
+            m.training = False
     try:
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         for example in examples:

@@ -20,6 +20,7 @@ from neuroport.chip.core import run_core
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.quantize import Quantized, quantize
 from neuroport.chip.target import Target
+from neuroport.errors import DoesNotFitError
 from neuroport.normalize.channels import with_offset
 from neuroport.normalize.correct import samples_of, spread
 from neuroport.normalize.scales import Normalized
@@ -65,8 +66,7 @@ def recalibrate(
         n_steps: per sample.
         n_samples: run in each round.
 
-    Raises:
-        DoesNotFitError: a calibrated bias is outside the chip's range.
+    A bias that grows out of the chip's range ends the search.
     """
     network = normalized.network
     samples = samples_of(network, spread(images, n_samples), n_steps)
@@ -82,7 +82,10 @@ def recalibrate(
         if len(errors) > _ROUNDS or not errors[-1] > 0:
             break
         changed = replace(trial[0], network=_with_offsets(trial[0].network, missing))
-        rounded = quantize(changed.network, target, n_steps, images=images, input_range=normalized.input_range)
+        try:
+            rounded = quantize(changed.network, target, n_steps, images=images, input_range=normalized.input_range)
+        except DoesNotFitError:  # of networks that fit, the best one found so far
+            break
         trial = (changed, rounded)
     return Recalibrated(*best, tuple(errors))
 

@@ -29,7 +29,7 @@ from neuroport.snn.rates import forward_rates
 _PRIOR = 0.02  # weight of the layer's size of a spike in that of a channel, as a fraction of the mean squared rate
 _RESET_RATE = 0.6
 _FULL_GAIN_STEPS = 24  # for which the gain is 1 half way through the network; it falls as the root of the steps
-_GAIN_RATIO = 0.4  # of the gain at the output to that at the input
+_GAIN_RATIO = 0.5  # of the gain at the output to that at the input
 _SMALLEST_GAIN, _LARGEST_GAIN = 0.25, 1.5
 
 
@@ -89,9 +89,15 @@ def _front_to_back(
     for name, target in forward_rates(normalized.exact.network, torch.from_numpy(images), clip=True):
         p = run.network.by_name[name]
         if isinstance(p.neuron, Gate):
+            (j,) = run.network.incoming[name]
+            scales[name] = scales[name] * (scales[j.pre] / normalized.scales[j.pre])[0]
             run.fire(p, run.gate(p))
-        elif p.role != "input" and p.neuron.fires and p.clamp_until < n_steps:
+        elif p.role != "input" and p.neuron.fires:
             drive = run.drive(p)
+            if p.clamp_until >= n_steps:
+                run.fire(p, run.integrate(p, drive, np.ones(p.shape[0]), np.zeros(p.shape[0])))
+                continue
+            target = target * over(normalized.exact.scales[name] / normalized.scales[name], target)
             change = _change(run, p, drive, target, correction)
             run.fire(p, run.integrate(p, drive, change.gain, change.offset))
             run.network = with_gain(run.network, p, change.gain)
@@ -138,9 +144,11 @@ def find_change(trial: Trial, target: torch.Tensor, gain: FloatArray, rounds: in
     offset = np.zeros(n_channels)
     best = Change(gain, offset, np.ones(n_channels), np.zeros(n_channels))
     nearest = np.full(n_channels, np.inf)
+    size: FloatArray | None = None
     for _ in range(rounds + 1):
         found = trial(offset)
-        size = spike_size(found, target, sizes)
+        if size is None or sizes == "channel":  # channels keep their best rounds, so one size for all must not change
+            size = spike_size(found, target, sizes)
         difference = target - found * over(size, found)
         missing, error = channel_means(difference), channel_means(difference.square())
         is_better = np.abs(missing) < nearest

@@ -93,7 +93,7 @@ class Layerwise:
         return Drive(constant, Steps(self, p))
 
     def integrate(self, p: Population, drive: Drive, gain: FloatArray, offset: FloatArray) -> torch.Tensor:
-        """Spikes [T, N, *shape] uint8 of a population that receives gain [C] times the drive, plus offset [C], per step."""
+        """Spikes [T, N, *shape] uint8 of a population that receives gain [C] times the drive plus offset [C]."""
         neuron = p.neuron
         if not isinstance(neuron, Neuron):
             raise TypeError(f"gate '{p.name}' does not integrate")

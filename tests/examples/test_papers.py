@@ -1,4 +1,4 @@
-"""The scripts of examples/papers on small data and small networks: they run to their tables, and say what is missing."""
+"""The scripts of examples/papers on small data and networks: they run to their tables, and say what is missing."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from neuroport.normalize.convert import convert
 from neuroport.normalize.correct import Sizes, corrected, find_change, reset_gain, samples_of, spike_size, spread
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.encode import rate_spikes
+from neuroport.snn.network import Gate
 from neuroport.snn.operators import Conv2d, Dense
 from neuroport.snn.rates import forward_rates
 from neuroport.snn.simulate import simulate
@@ -133,7 +134,8 @@ def test_means_are_never_further_from_their_targets_than_without_a_change(seed: 
 
     before, after = (find_change(trial, target, np.ones(6), rounds, 0.8, sizes) for rounds in (0, 6))
     assert (missing(after) <= missing(before) + 1e-12).all()
-    assert missing(after)[3] < 0.2 * missing(before)[3]
+    # a slope that is fitted again gives part of what a step brings back
+    assert missing(after)[3] < (0.1 if sizes == "none" else 0.5) * missing(before)[3]
     assert before.offset.tolist() == [0] * 6
     if sizes != "channel":
         assert len(set(after.size)) == 1
@@ -220,18 +222,17 @@ def test_without_corrections_nothing_is_made_anew() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_biases_bring_means_to_the_clipped_activations_and_the_readout_to_the_ann(seed: int) -> None:
-    """In the run that calibrated, the simulator finds what was aimed at: no channel is further off, most much nearer.
+    """Neurons that start uncharged fire half a spike too few. The simulator finds what calibration aimed at.
 
-    Some channels fire in every step or in none for almost any offset, hence the mean, not each channel. A channel that
-    was 0 off stays so: its first round is its best, unless the layers before it have moved its input.
+    No channel of the first layer is further off than it was; of later ones, whose input moved too, the mean is nearer.
     """
     graph = draw(small, IMAGE, seed=seed)
-    options: dict[str, Any] = {"v_init": 0.0, "steps": 6, "granularity": "layer"}  # uncharged: half a spike is missing
+    options: dict[str, Any] = {"v_init": 0.0, "steps": 6, "granularity": "layer"}
     plain, found = made(graph, **options), made(graph, BIAS, **options)
     before, after = (missing_means(plain, n, CALIBRATION, 6) for n in (plain, found))
     assert (after["a"] <= before["a"] + 1e-7).all()  # 24 bits; nothing before it has moved
     for name, value in after.items():
-        assert value.mean() < 0.3 * before[name].mean(), name
+        assert value.mean() < 0.5 * before[name].mean(), name
     assert readout_error(graph, found, HELD_OUT, 6) < 0.8 * readout_error(graph, plain, HELD_OUT, 6)
 
 
@@ -285,6 +286,10 @@ def test_spikes_that_are_counted_keep_their_size() -> None:
         np.testing.assert_array_equal(found.scales["fc"], plain.scales["fc"])
         assert (found.network.by_name["fc"].bias != plain.network.by_name["fc"].bias).any()
         assert (found.scales["a"] != plain.scales["a"]).all()
+        old, new = (n.network.incoming["fc"][0].operator for n in (plain, found))
+        assert isinstance(old, Dense) and isinstance(new, Dense)
+        sizes = np.repeat(found.scales["b"] / plain.scales["b"], 36)  # and no gain
+        np.testing.assert_allclose(new.weight, old.weight * sizes, rtol=1e-12)
 
 
 @pytest.mark.parametrize("correction", [BIAS, RESET])
@@ -308,8 +313,12 @@ def test_an_output_that_is_a_gate_is_read_in_the_size_of_the_spikes_it_passes() 
 
     options: dict[str, Any] = {"max_pool": "gated", "granularity": "layer", "reset": "zero", "steps": 16}
     plain, found = (made(draw(net, IMAGE), *c, **options) for c in ((), (RESET,)))
-    ratio = found.scales["a"] / plain.scales["a"]
-    np.testing.assert_allclose(found.scales["gate"] / plain.scales["gate"], ratio, rtol=1e-14)
+    gate = found.network.output
+    assert isinstance(gate.neuron, Gate)
+    (j,) = found.network.incoming[gate.name]
+    ratio = found.scales[j.pre] / plain.scales[j.pre]
+    assert (ratio != 1).all()
+    np.testing.assert_allclose(found.scales[gate.name] / plain.scales[gate.name], ratio, rtol=1e-14)
 
 
 def test_a_second_correction_starts_from_the_sizes_of_the_first() -> None:
@@ -321,6 +330,18 @@ def test_a_second_correction_starts_from_the_sizes_of_the_first() -> None:
     plain = made(graph, **options)
     before, after = (missing_means(plain, n, CALIBRATION, 24)["a"].mean() for n in (once, twice))
     assert after < 1.1 * before
+    for name, value in plain.scales.items():
+        np.testing.assert_array_equal(twice.exact.scales[name], value)
+
+
+def test_rates_are_those_of_the_steps_a_population_runs() -> None:
+    """b runs for 6 of 10 steps; a size fitted to rates per 10 steps would be 5/3 of what it is."""
+    graph = draw(small, IMAGE)
+    options: dict[str, Any] = {"clamp": 4, "v_init": 0.0, "granularity": "layer", "steps": 10}
+    plain, found = made(graph, **options), made(graph, BIAS, **options)
+    before, after = (missing_means(plain, n, CALIBRATION, 10)["b"].mean() for n in (plain, found))
+    assert found.network.by_name["b"].clamp_until == 4
+    assert after < 0.5 * before
 
 
 @pytest.mark.parametrize("net", [small, pooled])

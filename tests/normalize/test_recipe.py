@@ -78,7 +78,7 @@ def test_the_methods_of_the_others() -> None:
     assert [c.kind for c in load_recipe("l4").corrections] == ["l4"]
     assert load_recipe("l4").input == "poisson"
     light, balance, hard = (load_recipe(n) for n in ("light-calibration", "threshold-balance", "hard-reset"))
-    assert (light.scale, [c.kind for c in light.corrections], light.v_init) == ("mmse", ["bias"], 0.5)
+    assert (light.scale, [c.kind for c in light.corrections], light.v_init) == ("mmse", ["bias"], 0.2)
     assert (balance.scale, balance.corrections, balance.granularity) == ("balance", (), "channel")
     assert (hard.reset, hard.v_init, [c.kind for c in hard.corrections]) == ("zero", 0, ["hard-reset"])
 

@@ -26,7 +26,7 @@ from neuroport.snn.operators import Sparse, Window
 from neuroport.snn.simulate import simulate
 from neuroport.snn.sparse import materialize
 from tests.normalize.nets import between, population
-from tests.snn.graphs import IMAGE, NETS, Net, Sketch, draw
+from tests.snn.graphs import NETS, Net, Sketch, draw
 
 Spikes = dict[str, NDArray[np.uint8]]
 N_STEPS = 8
@@ -49,7 +49,9 @@ def dyadic(net: Net, **options: Any) -> SpikingNetwork:
     """The network of a graph with weights and biases in sixteenths."""
     network = build_network(simplify(draw(net)), BuildOptions(**options))
     populations = tuple(replace(p, bias=sixteenths(p.bias)) for p in network.populations)
-    return replace(network, populations=populations, projections=tuple(rounded(j, network) for j in network.projections))
+    return replace(
+        network, populations=populations, projections=tuple(rounded(j, network) for j in network.projections)
+    )
 
 
 def samples_for(network: SpikingNetwork, n: int = 3) -> NDArray[Any]:
@@ -143,9 +145,7 @@ def test_the_inputs_of_a_population_with_current_and_spikes_add_up() -> None:
 def two_channels(encoding: Any = "current", neuron: Neuron | None = None, clamp_until: int = 0) -> SpikingNetwork:
     """One input, two channels of two places: weights (1, 1/2) for each place of a channel, biases 1/8."""
     source = population("input", (1,), role="input")
-    p = population(
-        "a", (2, 1, 2), bias=np.full((2, 1, 2), 0.125), neuron=neuron or Neuron(), clamp_until=clamp_until
-    )
+    p = population("a", (2, 1, 2), bias=np.full((2, 1, 2), 0.125), neuron=neuron or Neuron(), clamp_until=clamp_until)
     out = population("out", (1,), neuron=Neuron(fires=False), role="readout")
     weights = (between(source, p, [[1.0], [0.5], [1.0], [0.5]]), between(p, out, np.ones((1, 4))))
     return SpikingNetwork((source, p, out), weights, encoding)
