@@ -22,7 +22,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Literal, Self, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -77,10 +77,6 @@ class Signed(nn.Module):
         """Scores of images."""
         scores: Tensor = self.network((x + 1) / 2)
         return scores
-
-    def train(self, mode: bool = True) -> Self:
-        """Nothing: an exported network is as it was exported."""
-        return self
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,7 @@ def export_module(module: torch.nn.Module, example: Example) -> torch.export.Exp
         ConversionError: torch.export cannot trace the module (data-dependent control flow, for instance).
     """
     inputs = tuple(x.clone() for x in (example if isinstance(example, tuple) else (example,)))
-    was_training = [m for m in module.modules() if m.training]
-    module.eval()
+    was_training = stop_training(module)
     try:
         batch = torch.export.Dim("batch", min=1)
         free: tuple[Any, ...] = tuple({0: batch} for _ in inputs)
@@ -69,6 +68,17 @@ def export_module(module: torch.nn.Module, example: Example) -> torch.export.Exp
     finally:
         for m in was_training:
             m.training = True
+
+
+def stop_training(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """Switch to inference mode; the modules that were in training mode come back."""
+    was_training = [m for m in module.modules() if m.training]
+    try:
+        module.eval()
+    except NotImplementedError:  # of an exported program inside it, which knows no modes
+        for m in was_training:
+            m.training = False
+    return was_training
 
 
 def _reason(error: Exception) -> str:

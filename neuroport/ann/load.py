@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from neuroport.ann.archive import check_archive
 from neuroport.ann.frameworks import Framework, TorchFramework
-from neuroport.ann.from_torch import Example, export_module, graph_from_exported, silence
+from neuroport.ann.from_torch import Example, export_module, graph_from_exported, silence, stop_training
 from neuroport.ann.graph import AnnGraph
 from neuroport.errors import ModelFileError, NeuroportError, UsageError
 
@@ -102,12 +102,7 @@ def names_callable(model: str | Path) -> bool:
 def _accepted(name: str, module: torch.nn.Module, examples: Sequence[Example]) -> Example:
     """The first example that the module runs on and answers with one row per sample."""
     problem = "no example was given"
-    was_training = [m for m in module.modules() if m.training]
-    try:
-        module.eval()
-    except NotImplementedError:  # of an exported program inside it, which knows no modes
-        for m in was_training:
-            m.training = False
+    was_training = stop_training(module)
     try:
         dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
         for example in examples:

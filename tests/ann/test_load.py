@@ -341,6 +341,15 @@ def test_a_module_in_memory_is_read_and_left_in_training_mode() -> None:
     assert torch.allclose(run_graph(ann.graph, EXAMPLE), module.eval()(EXAMPLE), rtol=1e-5, atol=1e-6)
 
 
+def test_a_module_around_an_exported_program_is_read() -> None:
+    """Such a program refuses eval()."""
+    free = ({0: torch.export.Dim("n")},)
+    inner = torch.export.export(nn.Linear(4, 3).eval(), (EXAMPLE,), dynamic_shapes=free).module()
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), inner)
+    ann = load_ann(module, examples=[EXAMPLE])
+    assert torch.allclose(run_graph(ann.graph, EXAMPLE), module(EXAMPLE), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("batch", [None, 1, 4])
 def test_a_network_of_several_inputs_and_outputs_runs_on_joined_samples(
     nets: str, tmp_path: Path, batch: int | None, monkeypatch: pytest.MonkeyPatch
