@@ -319,8 +319,12 @@ def line_plot(
     y_label: str,
     references: Mapping[str, float] | None = None,
     log_x: bool = False,
+    ticks: Sequence[str] = (),
 ) -> Draw:
-    """Lines with dots, (x, y) by name, for any other figure; references: horizontal lines by name."""
+    """Lines with dots, (x, y) by name, for any other figure.
+
+    references: horizontal lines by name; ticks: words below x = 0, 1, 2, ...
+    """
 
     def draw(path: Path) -> bool:
         try:
@@ -335,6 +339,8 @@ def line_plot(
             axes.axhline(height, color=_GREY, linewidth=1, label=name)
         if log_x:
             axes.set_xscale("log")
+        if ticks:
+            axes.set_xticks(range(len(ticks)), ticks)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.set_title(title, loc="left", fontsize=11)

@@ -232,7 +232,8 @@ def percentile_plot(setup: Setup, snn: list[float], relu1: list[float]) -> Draw:
     return line_plot(
         lines,
         title=f"{setup.name}: accuracy by percentile (Mueller 2021, Table I)",
-        x_label=" / ".join(f"{p:g}" for p in PERCENTILES),
+        x_label="percentile",
+        ticks=[f"{p:g}" for p in PERCENTILES],
         y_label="accuracy in %",
         references={"ANN": 100 * setup.reference, "paper: ANN": 100 * PAPER_RESNET18.validation},
     )

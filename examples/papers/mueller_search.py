@@ -223,7 +223,8 @@ def loss_plot(s: Sweep) -> Draw:
     return line_plot(
         {name: (places, (100 * values).tolist()) for name, values in named},
         title=f"{s.name}: conversion loss, {s.search.percentile:g} chosen (Mueller 2021b, Figure 1)",
-        x_label=" / ".join(f"{p:g}" for p in s.percentiles),
+        x_label="percentile",
+        ticks=[f"{p:g}" for p in s.percentiles],
         y_label="loss in points",
     )
 
