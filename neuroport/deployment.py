@@ -168,7 +168,7 @@ class _Deploy:
             normalized.network, self.target, self.n_steps, images=calibration, input_range=normalized.input_range
         )
         if not self.recipe.calibrates_biases:
-            return normalized, Recalibrated(normalized, quantized, ())
+            return normalized, Recalibrated(normalized, quantized)
         self.progress.stage(f"calibrating biases in the integers of {self.target.name}")
         return normalized, recalibrate(normalized, quantized, self.target, calibration, self.n_steps)
 
@@ -228,7 +228,7 @@ class _Deploy:
             "recipe": self.recipe.name,
             "recipe_reason": self.reason,
             "percentile": normalized.percentile if self.recipe.reads_percentile else None,
-            "rate_errors": list(made.errors),
+            "calibration": {"rate_errors": list(made.rate_errors), "output_errors": list(made.output_errors)},
             "steps": self.n_steps,
             "seed": self.options.seed,
             "model": ann.name,

@@ -38,13 +38,23 @@ Means = Mapping[str, FloatArray]
 class Recalibrated:
     """The integer network with calibrated biases, and the float one it was rounded from.
 
-    errors: root mean square over all channels of the mean rates' difference from the float simulation's, in spikes per
-    step, of the network as it was and after each round; the network is that of the smallest.
+    rate_errors: root mean square over all channels of the mean rates' difference from the float simulation's, in spikes
+    per step; output_errors: that of the outputs, relative to the outputs themselves; of the network as it was and after
+    each round. The network is that of the smallest output error, so it may be the one there was.
     """
 
     normalized: Normalized
     quantized: Quantized
-    errors: tuple[float, ...]
+    rate_errors: tuple[float, ...] = ()
+    output_errors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Shown:
+    """What the calibration samples gave: mean rate [C] of populations, and each output [N, n_out] in v_th or spikes."""
+
+    rates: Means
+    outputs: FloatArray
 
 
 def recalibrate(
@@ -58,6 +68,8 @@ def recalibrate(
 ) -> Recalibrated:
     """The quantized network with biases that bring each channel's mean rate back to that of the float simulation.
 
+    A bias that grows out of the chip's range ends the search.
+
     Args:
         normalized: the float network `quantized` was made of.
         quantized: for `target`.
@@ -65,21 +77,20 @@ def recalibrate(
         images: calibration samples [N, ...], of which n_samples are run, evenly chosen.
         n_steps: per sample.
         n_samples: run in each round.
-
-    A bias that grows out of the chip's range ends the search.
     """
     network = normalized.network
     samples = samples_of(network, spread(images, n_samples), n_steps)
-    wanted = _means(network, simulate(network, samples, n_steps).counts, n_steps)
-    best, smallest = (normalized, quantized), np.inf
-    trial, errors = best, []
-    for _ in range(_ROUNDS + 1):
+    run = simulate(network, samples, n_steps)
+    wanted = _Shown(_means(network, run.counts, n_steps), np.concatenate(list(run.readouts.values()), 1))
+    trial, tried = (normalized, quantized), [(normalized, quantized)]
+    rate_errors, output_errors = [], []
+    while True:
         found = _on_core(*trial, samples, n_steps)
-        missing = {name: wanted[name] - found[name] for name in wanted}
-        errors.append(_root_mean_square(missing))
-        if errors[-1] < smallest:
-            best, smallest = trial, errors[-1]
-        if len(errors) > _ROUNDS or not errors[-1] > 0:
+        missing = {name: wanted.rates[name] - found.rates[name] for name in wanted.rates}
+        rate_errors.append(_root_mean_square(*missing.values()))
+        size = max(_root_mean_square(wanted.outputs), 1e-12)
+        output_errors.append(_root_mean_square(found.outputs - wanted.outputs) / size)
+        if len(tried) > _ROUNDS or not rate_errors[-1] > 0:
             break
         changed = replace(trial[0], network=_with_offsets(trial[0].network, missing))
         try:
@@ -87,7 +98,8 @@ def recalibrate(
         except DoesNotFitError:  # of networks that fit, the best one found so far
             break
         trial = (changed, rounded)
-    return Recalibrated(*best, tuple(errors))
+        tried.append(trial)
+    return Recalibrated(*tried[int(np.argmin(output_errors))], tuple(rate_errors), tuple(output_errors))
 
 
 def _with_offsets(network: SpikingNetwork, missing: Means) -> SpikingNetwork:
@@ -96,9 +108,15 @@ def _with_offsets(network: SpikingNetwork, missing: Means) -> SpikingNetwork:
     return network
 
 
-def _on_core(normalized: Normalized, quantized: Quantized, samples: NDArray[np.generic], n_steps: int) -> Means:
-    inputs = encode_inputs(normalized.network, quantized.network, samples, n_steps)
-    return _means(normalized.network, run_core(quantized.network, inputs).counts, n_steps)
+def _on_core(normalized: Normalized, quantized: Quantized, samples: NDArray[np.generic], n_steps: int) -> _Shown:
+    network = quantized.network
+    run = run_core(network, encode_inputs(normalized.network, network, samples, n_steps))
+    outputs = {
+        head.population: run.readouts[head.population]
+        / (network.by_name[head.population].unit if head.read == "membrane" else 1)
+        for head in network.heads
+    }
+    return _Shown(_means(normalized.network, run.counts, n_steps), np.concatenate(list(outputs.values()), 1))
 
 
 def _means(network: SpikingNetwork, counts: Mapping[str, NDArray[np.int32]], n_steps: int) -> Means:
@@ -114,6 +132,6 @@ def _has_rate(p: Population) -> bool:
     return p.role != "input" and isinstance(p.neuron, Neuron) and p.neuron.fires
 
 
-def _root_mean_square(values: Means) -> float:
-    every = np.concatenate(list(values.values())) if values else np.zeros(1)
+def _root_mean_square(*values: FloatArray) -> float:
+    every = np.concatenate([x.reshape(-1) for x in values]) if values else np.zeros(1)
     return float(np.sqrt(np.square(every).mean()))
