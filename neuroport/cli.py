@@ -44,6 +44,22 @@ recipes_app = typer.Typer(
 )
 app.add_typer(recipes_app, name="recipes")
 
+# What `deploy` and `curve` are both told.
+_Model = Annotated[
+    str | None,
+    typer.Argument(help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."),
+]
+_Data = Annotated[
+    Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
+]
+_Scale = Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")]
+_Mean = Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")]
+_Std = Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")]
+_Weights = Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")]
+_Evaluate = Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)]
+_Seed = Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
 
 def main() -> None:
     """Entry point of the `neuroport` command."""
@@ -104,33 +120,24 @@ def _say(text: str) -> None:
 
 @app.command()
 def deploy(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."
-        ),
-    ] = None,
+    model: _Model = None,
     target: Annotated[str, typer.Option(help="Chip or simulator: a name of `neuroport targets`, or a YAML file.")] = (
         "loihi-sim"
     ),
     backend: Annotated[str | None, typer.Option(help="What runs it; the target's first choice if left out.")] = None,
-    data: Annotated[
-        Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
-    ] = None,
-    scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
-    mean: Annotated[
-        str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")
-    ] = "",
-    std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
-    weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
+    data: _Data = None,
+    scale: _Scale = None,
+    mean: _Mean = "",
+    std: _Std = "",
+    weights: _Weights = None,
     recipe: Annotated[str | None, typer.Option(help="Conversion recipe: a name, or a YAML file.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)] = None,
     samples: Annotated[int, typer.Option(help="Test samples to the backend.", min=1)] = 20,
-    evaluate: Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)] = 1000,
+    evaluate: _Evaluate = 1000,
     out: Annotated[Path | None, typer.Option(help="Bundle directory; neuroport-out/MODEL-TARGET if left out.")] = None,
-    seed: Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)] = 0,
+    seed: _Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json to standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: _Quiet = False,
 ) -> None:
     """Convert, quantize, run on the chip's simulator, and compare every spike."""
     with _reporting():
@@ -174,33 +181,24 @@ def _check_equal(result: Deployment) -> None:
 
 @app.command()
 def curve(
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."
-        ),
-    ] = None,
+    model: _Model = None,
     recipe: Annotated[
         list[str] | None,
         typer.Option(help="A name or YAML file; give it once for each curve. Default: max-norm and robust."),
     ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
-    ] = None,
-    scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
-    mean: Annotated[
-        str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")
-    ] = "",
-    std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
-    weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
+    data: _Data = None,
+    scale: _Scale = None,
+    mean: _Mean = "",
+    std: _Std = "",
+    weights: _Weights = None,
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the most of a recipe if left out.", min=1)] = (
         None
     ),
-    evaluate: Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)] = 1000,
+    evaluate: _Evaluate = 1000,
     out: Annotated[Path | None, typer.Option(help="Directory; neuroport-out/MODEL-curve if left out.")] = None,
-    seed: Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)] = 0,
+    seed: _Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print curve.json to standard output.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    quiet: _Quiet = False,
 ) -> None:
     """Compare recipes: accuracy after every step, as CSV, JSON and a plot."""
     with _reporting():

@@ -58,8 +58,8 @@ from neuroport.normalize.recipe import Recipe, load_recipe
 
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 NETWORKS = {"mlp": "MLP", "cnn": "CNN"}
-SETUPS = {
-    "current": {"input": "current", "pool": "fold", "readout": "membrane"},
+SETUPS: dict[str, dict[str, str]] = {  # what differs from the recipes
+    "current": {},
     "poisson": {"input": "poisson", "pool": "spiking", "readout": "count"},
 }
 TUNED = {"mlp": 4.0, "cnn": 20.0}  # thresholds of the direct copy, table 2

@@ -23,8 +23,9 @@ from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
 from neuroport.normalize.channels import with_offset
 from neuroport.normalize.correct import samples_of, spread
+from neuroport.normalize.rules import is_scaled
 from neuroport.normalize.scales import Normalized
-from neuroport.snn.network import Neuron, Population, SpikingNetwork
+from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.simulate import simulate
 
 SAMPLES = 64
@@ -121,15 +122,11 @@ def _on_core(normalized: Normalized, quantized: Quantized, samples: NDArray[np.g
 
 def _means(network: SpikingNetwork, counts: Mapping[str, NDArray[np.int32]], n_steps: int) -> Means:
     """Mean rate [C] of the channels of every population of neurons that fires, over the steps it runs."""
-    chosen = [p for p in network.populations if _has_rate(p) and p.clamp_until < n_steps]
+    chosen = [p for p in network.populations if is_scaled(p) and p.clamp_until < n_steps]
     return {
         p.name: counts[p.name].swapaxes(0, 1).reshape(p.shape[0], -1).mean(1) / (n_steps - p.clamp_until)
         for p in chosen
     }
-
-
-def _has_rate(p: Population) -> bool:
-    return p.role != "input" and isinstance(p.neuron, Neuron) and p.neuron.fires
 
 
 def _root_mean_square(*values: FloatArray) -> float:

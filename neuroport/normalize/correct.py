@@ -38,13 +38,12 @@ class Change:
     """Constants of the channels [C] of one population.
 
     gain: factor on all that arrives; offset: then added to the biases, in v_th per step; size: target rate that one
-    spike per step stands for; error: mean square of what still is between rates and targets.
+    spike per step stands for.
     """
 
     gain: FloatArray
     offset: FloatArray
     size: FloatArray
-    error: FloatArray
 
 
 Sizes = Literal["channel", "layer", "none"]
@@ -142,19 +141,17 @@ def find_change(trial: Trial, target: torch.Tensor, gain: FloatArray, rounds: in
     """
     n_channels = target.shape[1]
     offset = np.zeros(n_channels)
-    best = Change(gain, offset, np.ones(n_channels), np.zeros(n_channels))
+    best = Change(gain, offset, np.ones(n_channels))
     nearest = np.full(n_channels, np.inf)
     size: FloatArray | None = None
     for _ in range(rounds + 1):
         found = trial(offset)
         if size is None or sizes == "channel":  # channels keep their best rounds, so one size for all must not change
             size = spike_size(found, target, sizes)
-        difference = target - found * over(size, found)
-        missing, error = channel_means(difference), channel_means(difference.square())
+        missing = channel_means(target - found * over(size, found))
         is_better = np.abs(missing) < nearest
         nearest = np.where(is_better, np.abs(missing), nearest)
-        kept = ((offset, best.offset), (size, best.size), (error, best.error))
-        best = Change(gain, *(np.where(is_better, new, old) for new, old in kept))
+        best = Change(gain, np.where(is_better, offset, best.offset), np.where(is_better, size, best.size))
         offset = offset + rate * missing / size
     return best
 

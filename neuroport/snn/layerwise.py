@@ -17,6 +17,7 @@ from neuroport.snn.encode import encode_spikes
 from neuroport.snn.gate import GateState
 from neuroport.snn.network import Gate, Neuron, Population, SpikingNetwork
 from neuroport.snn.operators import Window, apply
+from neuroport.snn.simulate import fire
 
 _MAX_HELD = 1 << 28  # numbers of one population's input that are held at a time; beyond it they are computed anew
 
@@ -103,10 +104,7 @@ class Layerwise:
         )
         spikes = torch.zeros((self.n_steps, *v.shape), dtype=torch.uint8)
         for t in range(p.clamp_until, self.n_steps):
-            v = v * neuron.leak + (drive.at(t) * factor + shift)
-            fired = v >= neuron.v_th
-            spikes[t] = fired
-            v = v.masked_fill(fired, 0.0) if neuron.reset == "zero" else v - fired.to(v.dtype) * neuron.v_th
+            spikes[t], v = fire(v * neuron.leak + (drive.at(t) * factor + shift), neuron)
         return spikes
 
     def fire(self, p: Population, spikes: torch.Tensor) -> None:

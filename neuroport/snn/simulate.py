@@ -75,6 +75,15 @@ def simulate(
     return replace(state.result(), over_time=None if watch is None else watch.result())
 
 
+def fire(v: torch.Tensor, neuron: Neuron) -> tuple[torch.Tensor, torch.Tensor]:
+    """(who fires, potentials after the reset) of potentials in v_th.
+
+    Source: Rueckauer et al. 2016, eq. 4a (reset to zero) and 4b (reset by subtraction).
+    """
+    fired = v >= neuron.v_th
+    return fired, v.masked_fill(fired, 0.0) if neuron.reset == "zero" else v - fired.to(v.dtype) * neuron.v_th
+
+
 class _State:
     """Potentials, spikes of the current step and counts of one batch."""
 
@@ -143,9 +152,8 @@ class _State:
     def _integrate(self, p: Population, neuron: Neuron, t: int) -> None:
         v = self.v[p.name] * neuron.leak + self.current(p)
         if neuron.fires:
-            spikes = (v >= neuron.v_th).to(self.dtype)
-            v = v * (1 - spikes) if neuron.reset == "zero" else v - spikes * neuron.v_th
-            self._emit(p, spikes, t)
+            fired, v = fire(v, neuron)
+            self._emit(p, fired.to(self.dtype), t)
         self.v[p.name] = v
 
     def _emit(self, p: Population, spikes: torch.Tensor, t: int) -> None:
