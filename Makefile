@@ -7,8 +7,9 @@ STAMP := .venv/.installed-$(shell pwd -P | cksum | cut -d ' ' -f 1)
 CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3.13 python3)
 DEMO_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test bench lint clean
 
 install: $(STAMP)
 
@@ -17,6 +18,10 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+# Speed against Lava and torch, into bench.json; a few minutes.
+bench: $(STAMP)
+	$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,168 +1,266 @@
-"""The reference core: bit-accurate integer simulation, event-driven, sample by sample, sharded over threads.
+"""The reference core: bit-accurate integer simulation, event-driven, sharded over threads.
 
-One sample runs through the network layer by layer over all steps. The oracle (chip/oracle.py) is its judge.
+A few samples at a time run through the network layer by layer over all steps, so that what is at work stays in the
+cache. The oracle (chip/oracle.py) is its judge.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip import kernels
-from neuroport.chip.inputs import IntInputs, check_inputs
-from neuroport.chip.layout import Layer, prepare
+from neuroport.chip import spikes as bits
+from neuroport.chip.inputs import Inputs, IntInputs, check_inputs
+from neuroport.chip.kernels import Events, Signed, Words
+from neuroport.chip.layout import Layer, layout_of
 from neuroport.chip.network import IntNetwork, IntPopulation
-from neuroport.chip.trace import Trace
+from neuroport.chip.record import CoreRun, Keep, Path, Raster, Record, check_memory, positions, record_of
+from neuroport.chip.stamps import aligned
 
-Record = Literal["none", "readout", "spikes", "all"]
-_SHARD = 8
-
-
-@dataclass(frozen=True, eq=False)
-class CoreRun:
-    """What a run returns.
-
-    counts: spikes per neuron [S, *shape] int32 of each population; readouts: [S, n] int64 of each head's population,
-    spike counts or potentials after the last step; readout: those of the first head; overflows: neuron-steps in which
-    a current left its register, or a potential at the upper end; floored: those in which a potential was held at the
-    lower end; trace: what was recorded.
-    """
-
-    counts: Mapping[str, NDArray[np.int32]]
-    readouts: Mapping[str, NDArray[np.int64]]
-    readout: NDArray[np.int64]
-    overflows: Mapping[str, int]
-    floored: Mapping[str, int]
-    trace: Trace
+_AT_WORK = 1 << 21  # neuron-steps of one population that a thread holds at a time
+_MAX_SHARD = 16
+_NOTHING = np.zeros(0, np.int32)
 
 
 def run_core(
     network: IntNetwork,
-    inputs: IntInputs,
+    inputs: Inputs,
     *,
-    record: Record = "none",
+    record: Keep | Record = "none",
     n_threads: int | None = None,
+    memory_mb: int = 2048,
     on_progress: Callable[[int], None] | None = None,
 ) -> CoreRun:
     """Run every sample for inputs.n_steps.
 
     Args:
-        record: 'readout': potentials at every step of the heads that are read by them; 'spikes': of every neuron at
-            every step, and potentials of the readout populations; 'all': all potentials too.
+        inputs: IntInputs, or EncodedInputs, which are encoded as they are needed.
+        record: what to keep besides readouts and totals; see Record, and record_of for the words.
         n_threads: threads that share the samples; all processors if None.
+        memory_mb: what a record may take; what is at work does not grow with the number of samples.
         on_progress: told the number of samples finished since it was told last.
 
     Raises:
         DataError: the inputs are not those of this network.
+        UsageError: the record names what there is not, or takes too much memory.
     """
-    check_inputs(network, inputs)
-    state = _Run(network, inputs, record)
-    shards = [range(start, min(start + _SHARD, inputs.n_samples)) for start in range(0, inputs.n_samples, _SHARD)]
+    if isinstance(inputs, IntInputs):
+        check_inputs(network, inputs)
+    kept = record_of(record, network)
+    check_memory(kept, network, inputs.n_samples, inputs.n_steps, memory_mb)
+    state = _Run(network, inputs, kept)
+    largest = max(storage.size for storage in state.layout.storages.values())
+    size = max(1, min(_MAX_SHARD, _AT_WORK // (largest * inputs.n_steps)))
+    shards = [slice(start, min(start + size, inputs.n_samples)) for start in range(0, inputs.n_samples, size)]
     executor = ThreadPoolExecutor(n_threads or os.cpu_count() or 1)
     try:
         for n_done in executor.map(state.run_shard, shards):
             if on_progress is not None:
                 on_progress(n_done)
-    finally:  # an interrupt must not wait for shards that have not begun
+    except BaseException:
+        state.stop[0] = 1
+        raise
+    finally:  # an interrupt waits for a step, not for a sample
         executor.shutdown(wait=True, cancel_futures=True)
     return state.result()
 
 
 class _Run:
-    """Results of one run, written by several threads, each to its own samples."""
+    """Results of one run, written by several threads."""
 
-    def __init__(self, network: IntNetwork, inputs: IntInputs, record: Record) -> None:
-        self.network, self.inputs = network, inputs
-        self.layers = [prepare(network, p) for p in network.populations if p.role != "input"]
-        s, t = inputs.n_samples, inputs.n_steps
-        populations = network.populations
-        self.counts = {p.name: np.zeros((s, *p.shape), np.int32) for p in populations}
-        self.lost = {p.name: np.zeros((s, 2), np.int64) for p in populations}
+    def __init__(self, network: IntNetwork, inputs: Inputs, record: Record) -> None:
+        self.network, self.inputs, self.record = network, inputs, record
+        self.layout = layout_of(network)
+        self.stop, self.lock = np.zeros(1, np.uint8), threading.Lock()
+        self.n_steps, s = inputs.n_steps, inputs.n_samples
+        storages = self.layout.storages
+        self.position = positions(record.samples, s)
+        n_kept = s if record.samples is None else len(record.samples)
+        self.totals = {name: np.zeros(storage.size, np.int64) for name, storage in storages.items()}
+        self.lost = {p.name: np.zeros(2, np.int64) for p in network.populations}
         self.reads = {head.population: head.read for head in network.heads}
         self.last = {name: np.zeros((s, network.by_name[name].n_neurons), np.int64) for name in self.reads}
-        keeps_spikes = record in ("spikes", "all")
-        kept = {
-            "none": (),
-            "readout": [p for p in populations if self.reads.get(p.name) == "membrane"],
-            "spikes": [p for p in populations if p.role == "readout"],
-            "all": [p for p in populations if p.role != "input"],
-        }[record]
-        self.spikes = {p.name: np.zeros((s, t, *p.shape), np.uint8) for p in populations if keeps_spikes}
-        self.potentials = {p.name: np.zeros((s, t, *p.shape), np.int64) for p in kept}
+        self.counts = {name: np.zeros((s, network.by_name[name].n_neurons), np.int32) for name in record.counts}
+        self.words = {
+            name: np.zeros((n_kept, self.n_steps, storages[name].size // 64), np.uint64) for name in record.spikes
+        }
+        self.watch = {
+            name: storages[name].place if neurons is None else storages[name].place[list(neurons)]
+            for name, neurons in record.potentials.items()
+        }
+        self.potentials = {
+            name: np.zeros((n_kept, self.n_steps, len(places)), np.int64) for name, places in self.watch.items()
+        }
+        self.arrived: dict[str, list[float]] = {layer.population.name: [0.0, 0.0] for layer in self.layout.layers}
+        self.widths: dict[str, int] = {}
 
-    def run_shard(self, samples: range) -> int:
-        for s in samples:
-            self._run_sample(s)
-        return len(samples)
-
-    def _run_sample(self, s: int) -> None:
-        t = self.inputs.n_steps
-        spikes: dict[str, NDArray[np.uint8]] = {}
+    def run_shard(self, samples: slice) -> int:
+        """Run these samples; returns how many they are."""
+        inputs = self.inputs.part(samples)
+        if not isinstance(self.inputs, IntInputs):
+            check_inputs(self.network, inputs)
+        shard = _Shard(self, samples, inputs)
         source = self.network.input
-        if source is not None and self.inputs.spikes is not None:
-            spikes[source.name] = np.ascontiguousarray(self.inputs.spikes[s].reshape(t, -1))
-            self._keep(source, s, spikes[source.name])
-        for layer in self.layers:
-            p = layer.population
-            if layer.gate is not None:
-                out = np.zeros((t, p.n_neurons), np.uint8)
-                kernels.pass_gate(spikes[layer.gate.pre], layer.gate.index, out)
-                self._keep(p, s, out, np.zeros((t, p.n_neurons), np.int64))
-            else:
-                out = self._update(layer, s, layer.total(spikes, t))
-            spikes[p.name] = out
-
-    def _update(self, layer: Layer, s: int, total: NDArray[np.signedinteger]) -> NDArray[np.uint8]:
-        p, a, t = layer.population, self.network.arithmetic, self.inputs.n_steps
-        mantissa = self.inputs.currents[p.name][s] if p.driven else p.bias_mantissa
-        out = np.zeros((t, p.n_neurons), np.uint8)
-        needs_potentials = p.name in self.potentials or self.reads.get(p.name) == "membrane"
-        potentials = np.zeros((t, p.n_neurons) if needs_potentials else (0, 0), np.int64)
-        kernels.update_neurons(
-            total,
-            layer.order,
-            mantissa.reshape(-1).astype(np.int64) << p.bias_exponent,
-            p.v_init_int,
-            p.threshold_mantissa << a.threshold.shift,
-            a.threshold.compare == ">=",
-            p.reset == "subtract",
-            (1 << a.decay_bits) - p.decay,
-            a.decay_bits,
-            a.synaptic_shift,
-            1 << (a.current.bits - 1),
-            a.current.overflow == "wrap",
-            1 << (a.membrane.bits - 1),
-            a.membrane.overflow == "wrap",
-            p.clamp_until,
-            out,
-            potentials,
-            self.lost[p.name][s],
-        )
-        self._keep(p, s, out, potentials)
-        return out
-
-    def _keep(
-        self, p: IntPopulation, s: int, spikes: NDArray[np.uint8], potentials: NDArray[np.int64] | None = None
-    ) -> None:
-        counts = spikes.sum(0, dtype=np.int32)
-        self.counts[p.name][s] = counts.reshape(p.shape)
-        if p.name in self.spikes:
-            self.spikes[p.name][s] = spikes.reshape(len(spikes), *p.shape)
-        if potentials is None:
-            return
-        if p.name in self.potentials:
-            self.potentials[p.name][s] = potentials.reshape(len(spikes), *p.shape)
-        if p.name in self.last:
-            self.last[p.name][s] = counts if self.reads[p.name] == "count" else potentials[-1]
+        if source is not None and inputs.spikes is not None:
+            raster = np.ascontiguousarray(inputs.spikes.reshape(shard.n_rows, -1))
+            words = np.zeros((shard.n_rows, self.layout.storages[source.name].size // 64), np.uint64)
+            bits.pack(raster, words)
+            shard.emit(source, words)
+        for layer in self.layout.layers:
+            if self.stop[0]:
+                break
+            shard.run(layer)
+        with self.lock:
+            shard.hand_in()
+        return inputs.n_samples
 
     def result(self) -> CoreRun:
-        overflows = {name: int(lost[:, 0].sum()) for name, lost in self.lost.items()}
-        floored = {name: int(lost[:, 1].sum()) for name, lost in self.lost.items()}
-        first = self.last[self.network.output.name]
-        return CoreRun(self.counts, self.last, first, overflows, floored, Trace(self.spikes, self.potentials))
+        """What came of it."""
+        network, storages = self.network, self.layout.storages
+        shapes = {p.name: p.shape for p in network.populations}
+        potentials = {
+            name: v.reshape(*v.shape[:2], *(shapes[name] if self.record.potentials[name] is None else v.shape[2:]))
+            for name, v in self.potentials.items()
+        }
+        return CoreRun(
+            readouts=self.last,
+            readout=self.last[network.output.name],
+            totals={name: n[storages[name].place].reshape(shapes[name]) for name, n in self.totals.items()},
+            overflows={name: int(lost[0]) for name, lost in self.lost.items()},
+            floored={name: int(lost[1]) for name, lost in self.lost.items()},
+            paths={layer.population.name: self._path(layer) for layer in self.layout.layers},
+            counts={name: n.reshape(len(n), *shapes[name]) for name, n in self.counts.items()},
+            rasters={name: Raster(w, storages[name].place, shapes[name]) for name, w in self.words.items()},
+            potentials=potentials,
+        )
+
+    def _path(self, layer: Layer) -> Path:
+        name = layer.population.name
+        n_spikes, n_places = self.arrived[name]
+        return Path(
+            "event" if layer.pres else "none",
+            8 * np.dtype(layer.total_dtype).itemsize,
+            layer.bound,
+            self.widths.get(name, 0),
+            n_spikes / max(n_places, 1.0),
+        )
+
+
+class _Shard:
+    """Some samples on their way through the network, in one thread."""
+
+    def __init__(self, run: _Run, samples: slice, inputs: IntInputs) -> None:
+        self.of, self.samples, self.inputs = run, samples, inputs
+        self.n_rows = inputs.n_samples * inputs.n_steps
+        self.words: dict[str, Words] = {}
+        self.events: dict[str, tuple[Events, NDArray[np.int64]]] = {}
+        self.totals: dict[str, NDArray[np.int64]] = {}
+        self.lost: dict[str, NDArray[np.int64]] = {}
+        self.arrived: dict[str, tuple[int, int]] = {}
+
+    def run(self, layer: Layer) -> None:
+        """One population over all steps of the samples."""
+        p, run = layer.population, self.of
+        words = np.empty((self.n_rows, layer.storage.size // 64), np.uint64)
+        if layer.gate is not None:
+            pre = run.layout.storages[layer.pres[0]].place
+            bits.pass_gate(
+                self.words[layer.pres[0]], pre, layer.gate, layer.storage.place, self.inputs.n_steps, words
+            )
+        else:
+            self._integrate(layer, words)
+        self.emit(p, words)
+        for name in layer.pres:
+            if run.layout.last_use[name] == p.name:
+                self.events.pop(name, None)
+                self.words.pop(name, None)
+
+    def emit(self, p: IntPopulation, words: Words) -> None:
+        """Count and keep what a population fired, and hand it on."""
+        run, n = self.of, self.inputs.n_samples
+        place = run.layout.storages[p.name].place
+        size = 64 * words.shape[1]
+        self.totals[p.name] = np.zeros(size, np.int64)
+        is_counted = p.name in run.counts or run.reads.get(p.name) == "count"
+        counts = np.zeros((n, size) if is_counted else (0, 0), np.int32)
+        events, start = bits.list_events(words, self.inputs.n_steps, self.totals[p.name], counts)
+        self.events[p.name] = (events, start)
+        if p.name in run.layout.gated:
+            self.words[p.name] = words
+        if p.name in run.counts:
+            run.counts[p.name][self.samples] = counts[:, place]
+        if run.reads.get(p.name) == "count":
+            run.last[p.name][self.samples] = counts[:, place]
+        if p.name in run.words:
+            kept, at = self._kept()
+            run.words[p.name][at] = words.reshape(n, self.inputs.n_steps, -1)[kept]
+
+    def _kept(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(which of these samples are recorded, where)."""
+        at = self.of.position[self.samples]
+        kept = np.flatnonzero(at >= 0)
+        return kept, at[kept]
+
+    def _integrate(self, layer: Layer, words: Words) -> None:
+        p, run, n = layer.population, self.of, self.inputs.n_samples
+        bias = self._bias(layer)
+        is_narrow = layer.is_narrow(self.inputs.n_steps, max(abs(int(bias.min())), abs(int(bias.max()))))
+        watch = run.watch.get(p.name, np.zeros(0, np.int64))
+        record = kernels.Run(
+            words=words,
+            valid=layer.storage.valid,
+            watch=watch,
+            potentials=np.empty((self.n_rows, len(watch)), np.int64),
+            last=np.empty((n, layer.storage.size) if run.reads.get(p.name) == "membrane" else (0, 0), np.int64),
+            lost=np.zeros(2, np.int64),
+            stop=run.stop,
+        )
+        total = aligned(layer.n_sums, layer.total_dtype)
+        given: Signed = np.zeros((0, 0), layer.total_dtype)
+        neurons = layer.neurons(self.inputs.n_steps, is_narrow=is_narrow)
+        kernel = kernels.run_narrow if is_narrow else kernels.run_wide
+        bias = bias.astype(np.int32 if is_narrow else np.int64)
+        kernel(self._spikes(layer), layer.synapses.stamps, given, total, neurons, bias, record)
+        self.lost[p.name] = record.lost
+        run.widths[p.name] = 32 if is_narrow else 64
+        if len(record.last):
+            run.last[p.name][self.samples] = record.last[:, layer.storage.place]
+        if len(watch):
+            kept, at = self._kept()
+            run.potentials[p.name][at] = record.potentials.reshape(n, self.inputs.n_steps, -1)[kept]
+
+    def _bias(self, layer: Layer) -> NDArray[np.int64]:
+        """[samples or 1, n] in membrane integers, in storage order."""
+        p = layer.population
+        mantissa = self.inputs.currents[p.name] if p.driven else p.bias_mantissa[None]
+        bias = np.zeros((len(mantissa), layer.storage.size), np.int64)
+        bias[:, layer.storage.place] = mantissa.reshape(len(mantissa), -1).astype(np.int64) << p.bias_exponent
+        return bias
+
+    def _spikes(self, layer: Layer) -> kernels.Spikes:
+        """The events of all projections into a population, one after the other."""
+        arriving = [self.events[name] for name in layer.pres]
+        places = sum(self.of.network.by_name[name].n_neurons for name in layer.pres) * self.n_rows
+        self.arrived[layer.population.name] = (sum(len(events) for events, _ in arriving), places)
+        begin = np.cumsum([0, *(len(events) for events, _ in arriving)])
+        joined = arriving[0][0] if len(arriving) == 1 else np.concatenate([_NOTHING, *(e for e, _ in arriving)])
+        starts = [start + at for (_, start), at in zip(arriving, begin, strict=False)]
+        start = np.stack(starts) if starts else np.zeros((0, self.n_rows + 1), np.int64)
+        j = layer.synapses
+        return kernels.Spikes(joined, start, j.key, j.unit, j.at, j.width)
+
+    def hand_in(self) -> None:
+        """Add what this shard counted to the run's sums."""
+        for name, n in self.totals.items():
+            self.of.totals[name] += n
+        for name, lost in self.lost.items():
+            self.of.lost[name] += lost
+        for name, (n_spikes, n_places) in self.arrived.items():
+            self.of.arrived[name][0] += n_spikes
+            self.of.arrived[name][1] += n_places

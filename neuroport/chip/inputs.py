@@ -29,10 +29,38 @@ class IntInputs:
     spikes: NDArray[np.uint8] | None
     currents: Mapping[str, NDArray[np.int32]]
 
+    def part(self, samples: slice) -> IntInputs:
+        """Inputs of these samples alone."""
+        spikes = None if self.spikes is None else self.spikes[samples]
+        n = len(range(self.n_samples)[samples])
+        return IntInputs(n, self.n_steps, spikes, {name: x[samples] for name, x in self.currents.items()})
+
     def sample(self, s: int) -> IntInputs:
         """Inputs of sample s alone."""
-        spikes = None if self.spikes is None else self.spikes[s : s + 1]
-        return IntInputs(1, self.n_steps, spikes, {name: x[s : s + 1] for name, x in self.currents.items()})
+        return self.part(slice(s, s + 1))
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedInputs:
+    """Inputs for images [S, ...], or event data [S, T, ...], encoded part by part: no more is held than is at work."""
+
+    float_network: SpikingNetwork
+    network: IntNetwork
+    images: NDArray[np.generic]
+    n_steps: int
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples."""
+        return len(self.images)
+
+    def part(self, samples: slice) -> IntInputs:
+        """Inputs of these samples alone."""
+        first = samples.indices(self.n_samples)[0]
+        return encode_inputs(self.float_network, self.network, self.images[samples], self.n_steps, first_sample=first)
+
+
+Inputs = IntInputs | EncodedInputs
 
 
 def check_inputs(network: IntNetwork, inputs: IntInputs) -> None:
@@ -59,9 +87,16 @@ def check_inputs(network: IntNetwork, inputs: IntInputs) -> None:
 
 
 def encode_inputs(
-    float_network: SpikingNetwork, network: IntNetwork, images: NDArray[np.generic], n_steps: int
+    float_network: SpikingNetwork,
+    network: IntNetwork,
+    images: NDArray[np.generic],
+    n_steps: int,
+    *,
+    first_sample: int = 0,
 ) -> IntInputs:
     """Inputs for images [S, ...], or event data [S, T, ...], the same integers for the core and for every backend.
+
+    first_sample: what number the first one has, for messages.
 
     Raises:
         DoesNotFitError: an input current is beyond the bias range of the chip, with layer, sample and value.
@@ -78,18 +113,18 @@ def encode_inputs(
             if projection.pre == float_network.input.name:
                 total = total + apply(projection.operator, batch).reshape(len(images), *population.shape)
         scaled = total.numpy() * (population.unit / (1 << population.bias_exponent))
-        currents[population.name] = _checked(np.rint(scaled), population.name, network)
+        currents[population.name] = _checked(np.rint(scaled), population.name, network, first_sample)
     return IntInputs(len(images), n_steps, None, currents)
 
 
-def _checked(mantissa: NDArray[np.float64], name: str, network: IntNetwork) -> NDArray[np.int32]:
+def _checked(mantissa: NDArray[np.float64], name: str, network: IntNetwork, first_sample: int) -> NDArray[np.int32]:
     sheet = network.arithmetic.bias
     outside = (mantissa < sheet.mantissa_min) | (mantissa > sheet.mantissa_max)
     if outside.any():
         sample = int(np.argwhere(outside.reshape(len(mantissa), -1).any(1))[0, 0])
         worst = mantissa[sample].reshape(-1)[np.abs(mantissa[sample]).argmax()]
         raise DoesNotFitError(
-            f"layer '{name}': sample {sample} needs an input current of mantissa {worst:.0f}, {network.target} allows "
+            f"layer '{name}': sample {first_sample + sample} needs an input current of mantissa {worst:.0f}, {network.target} allows "
             f"{sheet.mantissa_min} to {sheet.mantissa_max}; its pixels lie outside the range of the calibration data; "
             f"scale both the same way"
         )

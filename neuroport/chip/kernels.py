@@ -1,210 +1,411 @@
-"""Compiled kernels of the reference core: event-driven weight sums and the neuron update, one sample, all steps.
+"""Compiled kernels of the reference core: weight sums of spikes, and the neuron update, over all steps of some samples.
 
-Exact by construction: `total` is int32 or int64, chosen by the caller so that no sum of one step can leave it; the
-neuron update runs in int64.
+A population's sums and potentials lie in its storage order (chip/layout.py), in blocks of 64 neurons; its spikes are
+words of 64 bits. Rows are steps: those of the first sample, then those of the next. Exact by construction: the caller
+chooses types that hold every sum of one step (chip/layout.py), intermediate sums may wrap.
 """
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
-def add_dense(spikes: NDArray[np.uint8], weight: NDArray[np.int32], total: NDArray[np.int32]) -> None:
-    """total [T, n_out] += rows of weight [n_in, n_out] where spikes [T, n_in] fire."""
-    for t in range(spikes.shape[0]):
-        row = total[t]
-        for k in range(spikes.shape[1]):
-            if spikes[t, k]:
-                w = weight[k]
-                for n in range(row.shape[0]):
-                    row[n] += w[n]
+Signed = NDArray[np.signedinteger]
+Words = NDArray[np.uint64]
+Events = NDArray[np.int32]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
-def add_conv(
-    spikes: NDArray[np.uint8],
-    weight: NDArray[np.int32],
-    in_shape: tuple[int, int, int],
-    out_shape: tuple[int, int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-    total: NDArray[np.int32],
-) -> None:
-    """Scatter each spike to the outputs it reaches.
+class Spikes(NamedTuple):
+    """What arrives: the events of P projections one after the other, each a neuron's place in its storage order.
 
-    spikes [T, C_in * H * W]; weight [C_in, kH, kW, C_out / groups]; total [T, H' * W' * C_out], channels last.
+    start: [P, rows + 1], where a row's events begin; key: [P], where each projection begins in the stamps' arrays;
+    unit: [P], weights that are added at a time, or POINTS or DENSE; at, width: [P], where a dense one's sums begin, and
+    how many they are.
     """
-    c_in, height, width = in_shape
-    c_out, out_height, out_width = out_shape
-    n_group = c_out // groups
-    in_group = c_in // groups
-    for t in range(spikes.shape[0]):
-        for c in range(c_in):
-            first = (c // in_group) * n_group
-            for y in range(height):
-                for x in range(width):
-                    if not spikes[t, (c * height + y) * width + x]:
-                        continue
-                    for i in range(weight.shape[1]):
-                        down = y + padding[0] - i * dilation[0]
-                        if down < 0 or down % stride[0] or down // stride[0] >= out_height:
-                            continue
-                        for j in range(weight.shape[2]):
-                            right = x + padding[1] - j * dilation[1]
-                            if right < 0 or right % stride[1] or right // stride[1] >= out_width:
-                                continue
-                            start = ((down // stride[0]) * out_width + right // stride[1]) * c_out + first
-                            w = weight[c, i, j]
-                            target = total[t, start : start + n_group]
-                            for n in range(n_group):
-                                target[n] += w[n]
+
+    events: Events
+    start: NDArray[np.int64]
+    key: NDArray[np.int64]
+    unit: NDArray[np.int64]
+    at: NDArray[np.int64]
+    width: NDArray[np.int64]
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
-def add_conv_transpose(
-    spikes: NDArray[np.uint8],
-    weight: NDArray[np.int32],
-    in_shape: tuple[int, int, int],
-    out_shape: tuple[int, int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-    total: NDArray[np.int32],
-) -> None:
-    """Add a kernel to the image behind for each spike; shapes as in add_conv."""
-    c_in, height, width = in_shape
-    c_out, out_height, out_width = out_shape
-    n_group = c_out // groups
-    in_group = c_in // groups
-    for t in range(spikes.shape[0]):
-        for c in range(c_in):
-            first = (c // in_group) * n_group
-            for y in range(height):
-                for x in range(width):
-                    if not spikes[t, (c * height + y) * width + x]:
-                        continue
-                    for i in range(weight.shape[1]):
-                        row = y * stride[0] + i * dilation[0] - padding[0]
-                        if row < 0 or row >= out_height:
-                            continue
-                        for j in range(weight.shape[2]):
-                            column = x * stride[1] + j * dilation[1] - padding[1]
-                            if column < 0 or column >= out_width:
-                                continue
-                            start = (row * out_width + column) * c_out + first
-                            w = weight[c, i, j]
-                            target = total[t, start : start + n_group]
-                            for n in range(n_group):
-                                target[n] += w[n]
+POINTS, DENSE = -1, 0
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
-def add_sparse(
-    spikes: NDArray[np.uint8],
-    weight: NDArray[np.int32],
-    rows: NDArray[np.int64],
-    start: NDArray[np.int64],
-    total: NDArray[np.int32],
-) -> None:
-    """total [T, n_out] += weight [nnz] at rows [nnz], those from start[k] to start[k + 1] where input k fires."""
-    for t in range(spikes.shape[0]):
-        target = total[t]
-        for k in range(spikes.shape[1]):
-            if spikes[t, k]:
-                for synapse in range(start[k], start[k + 1]):
-                    target[rows[synapse]] += weight[synapse]
+class Stamps(NamedTuple):
+    """The synapses of a population: what each presynaptic neuron k adds, and where (chip/stamps.py).
 
-
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
-def pass_gate(spikes: NDArray[np.uint8], index: NDArray[np.int64], passed: NDArray[np.uint8]) -> None:
-    """Spikes passed [T, n_out] of spikes [T, n_in]; the rule of snn/gate.py.
-
-    index [n_out, k]: the inputs of each window in order, -1 for padding; each window has at least one input.
+    A neuron of kind c adds `unit` weights, from weight_at[k] on, at place[k] + at[r] for each r from first[c] to
+    first[c + 1], one after the other. POINTS: one weight at place[k]; DENSE: weight_at alone is read.
     """
-    estimate = np.zeros(spikes.shape[1], np.int32)
-    shift = 0
-    for t in range(spikes.shape[0]):
-        while shift < 6 and t >> shift:
-            shift += 1
-        for k in range(estimate.shape[0]):
-            estimate[k] += ((np.int32(spikes[t, k]) << 20) - estimate[k]) >> shift
-        for n in range(index.shape[0]):
-            best = -1
-            chosen = -1
-            for j in range(index.shape[1]):
-                k = index[n, j]
-                if k >= 0 and estimate[k] > best:
-                    best, chosen = estimate[k], k
-            passed[t, n] = spikes[t, chosen]
+
+    place: NDArray[np.int32]
+    kind: NDArray[np.int32]
+    weight_at: NDArray[np.int64]
+    first: NDArray[np.int64]
+    at: NDArray[np.int32]
+    weight: Signed
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
-def limited(x: np.int64, half: int, wraps: bool) -> np.int64:
-    """What a register with 2^(bits-1) = half keeps of x; the rule of chip/oracle.py `limit`."""
+class Neurons(NamedTuple):
+    """The arithmetic of a population in membrane integers: it fires at v >= fires_at.
+
+    subtract: a reset by `threshold`, else to 0. lead: where the sums of its first neuron stand; inhibitory: how far behind them those of inhibitory synapses, 0
+    where both are added up together. Registers hold 2^(bits - 1) = half. keep: 2^decay_bits - decay.
+    """
+
+    n_steps: int
+    lead: int
+    clamp_until: int
+    v_init: int
+    shift: int
+    fires_at: int
+    threshold: int
+    subtract: bool
+    membrane_half: int
+    membrane_wraps: bool
+    current_half: int
+    current_wraps: bool
+    decay: int
+    keep: int
+    decay_bits: int
+    floor: int
+    inhibitory: int
+    sum_limit: int
+
+
+class Run(NamedTuple):
+    """What is written: words [rows, n / 64] of spikes, potentials [rows, len(watch)] of neurons `watch`.
+
+    last: [samples, n] potentials after the last step, or [0, 0]; lost: [2] neuron-steps in which a register could not
+    hold its value: [0] currents, and potentials at the upper end or wrapped; [1] potentials held at the lower end (a
+    neuron far from firing, which changes little). valid: bits that are neurons; stop: ends the run where not 0.
+    """
+
+    words: Words
+    valid: Words
+    watch: NDArray[np.int64]
+    potentials: NDArray[np.int64]
+    last: NDArray[np.int64]
+    lost: NDArray[np.int64]
+    stop: NDArray[np.uint8]
+
+# Explicit vectors: left to itself the compiler checks for overlapping arrays in every short loop and widens to 64 bits.
+_LANES = 16
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, lanes: int) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    vector = ir.VectorType(context.get_value_type(array_type.dtype), lanes)
+    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
+
+
+def _read(context: Any, builder: Any, array_type: Any, array: Any, index: Any, lanes: int, bits: int) -> Any:
+    """Numbers from array[index], widened to `bits`."""
+    width = array_type.dtype.bitwidth
+    value = builder.load(_pointer(context, builder, array_type, array, index, lanes), align=width // 8)
+    return builder.sext(value, ir.VectorType(ir.IntType(bits), lanes)) if width < bits else value
+
+
+def _write(context: Any, builder: Any, array_type: Any, array: Any, index: Any, value: Any) -> None:
+    pointer = _pointer(context, builder, array_type, array, index, value.type.count)
+    builder.store(value, pointer, align=array_type.dtype.bitwidth // 8)
+
+
+# Vectors of 8, 16, 32 and 64 numbers: compiled code is made for a type, so the length of a tuple says which.
+_BY_8, _BY_16, _BY_32, _BY_64 = (0,), (0,) * 2, (0,) * 4, (0,) * 8
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _add_vector(typing: Any, total: Any, i: Any, weight: Any, offset: Any, rows: Any, by: Any) -> Any:
+    """total[i : i + n] += sum of weight[row + offset : row + offset + n] over the rows, n = 8 * len(by)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        total_type, _, weight_type = signature.args[:3]
+        total, i, weight, offset, rows, _ = args
+        bits, lanes = total_type.dtype.bitwidth, 8 * signature.args[5].count
+        value = _read(context, builder, total_type, total, i, lanes, bits)
+        for row in cgutils.unpack_tuple(builder, rows):
+            index = builder.add(row, offset)
+            value = builder.add(value, _read(context, builder, weight_type, weight, index, lanes, bits))
+        _write(context, builder, total_type, total, i, value)
+        return context.get_dummy_value()
+
+    return types.void(total, types.intp, weight, types.intp, rows, by), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def _update_block(
+    typing: Any,
+    total: Any,
+    i: Any,
+    v: Any,
+    k: Any,
+    bias: Any,
+    j: Any,
+    shift: Any,
+    limit: Any,
+    fires_at: Any,
+    reset: Any,
+    kept: Any,
+) -> Any:
+    """64 neurons: v[k:] += (total[i:] << shift) + bias[j:] in 32 bits, held at +-limit.
+
+    Those that fire, at v >= fires_at, keep (v - reset) & kept. total is set to 0. Returns three words: who fired, who was held at the upper end, who at the lower.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        total, i, v, k, bias, j, *scalars = args
+        total_type, _, v_type, _, bias_type = signature.args[:5]
+        vector, word = ir.VectorType(ir.IntType(32), _LANES), ir.IntType(64)
+
+        def spread(x: Any) -> Any:
+            one = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
+            return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
+
+        shifts, top, fires_at, reset, kept = (spread(x) for x in scalars)
+        bottom = builder.sub(ir.Constant(vector, [0] * _LANES), top)
+        nothing = ir.Constant(ir.VectorType(ir.IntType(total_type.dtype.bitwidth), _LANES), [0] * _LANES)
+        words = [ir.Constant(word, 0)] * 3
+        for first in range(0, 64, _LANES):
+            here, there, other = (builder.add(x, ir.Constant(x.type, first)) for x in (k, i, j))
+            arriving = _read(context, builder, total_type, total, there, _LANES, 32)
+            _write(context, builder, total_type, total, there, nothing)
+            x = builder.add(builder.shl(arriving, shifts), _read(context, builder, bias_type, bias, other, _LANES, 32))
+            x = builder.add(x, _read(context, builder, v_type, v, here, _LANES, 32))
+            above, below = builder.icmp_signed(">", x, top), builder.icmp_signed("<", x, bottom)
+            x = builder.select(below, bottom, builder.select(above, top, x))
+            fired = builder.icmp_signed(">=", x, fires_at)
+            x = builder.select(fired, builder.and_(builder.sub(x, reset), kept), x)
+            _write(context, builder, v_type, v, here, x)
+            for n, found in enumerate((fired, above, below)):
+                bits = builder.zext(builder.bitcast(found, ir.IntType(_LANES)), word)
+                words[n] = builder.or_(words[n], builder.shl(bits, ir.Constant(word, first)))
+        return context.make_tuple(builder, signature.return_type, words)
+
+    returned = types.UniTuple(types.uint64, 3)
+    return returned(total, types.intp, v, types.intp, bias, types.intp, *[types.int32] * 5), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def lowest_bit(typing: Any, word: Any) -> Any:
+    """Position of the lowest set bit."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def n_bits(typing: Any, word: Any) -> Any:
+    """Number of set bits."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), codegen
+
+
+def _compiled(function: Any) -> Any:
+    return njit(nogil=True, cache=True, boundscheck=False)(function)
+
+
+@_compiled
+def _add_dense(events: Events, first: int, end: int, key: int, s: Stamps, n: int, total: Signed, lead: int) -> None:
+    """Rows of n weights for events[first:end], eight at a time."""
+    at, e = s.weight_at, first
+    while e + 8 <= end:
+        a, b, c, d = at[events[e] + key], at[events[e + 1] + key], at[events[e + 2] + key], at[events[e + 3] + key]
+        e += 4
+        f, g, h, j = at[events[e] + key], at[events[e + 1] + key], at[events[e + 2] + key], at[events[e + 3] + key]
+        e += 4
+        for i in range(0, n, 64):
+            _add_vector(total, lead + i, s.weight, i, (a, b, c, d, f, g, h, j), _BY_64)
+    while e + 2 <= end:
+        a, b = at[events[e] + key], at[events[e + 1] + key]
+        for i in range(0, n, 64):
+            _add_vector(total, lead + i, s.weight, i, (a, b), _BY_64)
+        e += 2
+    if e < end:
+        a = at[events[e] + key]
+        for i in range(0, n, 64):
+            _add_vector(total, lead + i, s.weight, i, (a,), _BY_64)
+
+
+@_compiled
+def _add_points(events: Events, first: int, end: int, key: int, s: Stamps, total: Signed) -> None:
+    for e in range(first, end):
+        k = events[e] + key
+        total[s.place[k]] += s.weight[s.weight_at[k]]
+
+
+@_compiled
+def _add_scalars(events: Events, first: int, end: int, key: int, s: Stamps, total: Signed) -> None:
+    for e in range(first, end):
+        k = events[e] + key
+        place, kind, a = s.place[k], s.kind[k], s.weight_at[k]
+        begin = s.first[kind]
+        for r in range(begin, s.first[kind + 1]):
+            total[place + s.at[r]] += s.weight[a + r - begin]
+
+
+@_compiled
+def _add_vectors(
+    events: Events, first: int, end: int, key: int, s: Stamps, total: Signed, by: tuple[int, ...]
+) -> None:
+    for e in range(first, end):
+        k = events[e] + key
+        place, kind, a = s.place[k], s.kind[k], s.weight_at[k]
+        for r in range(s.first[kind], s.first[kind + 1]):
+            _add_vector(total, place + s.at[r], s.weight, 0, (a,), by)
+            a += 8 * len(by)
+
+
+@_compiled
+def _add_step(row: int, spikes: Spikes, s: Stamps, given: Signed, lead: int, total: Signed) -> None:
+    """Everything that arrives in one step."""
+    for j in range(spikes.start.shape[0]):
+        first, end, key, unit = spikes.start[j, row], spikes.start[j, row + 1], spikes.key[j], spikes.unit[j]
+        if unit == 64:
+            _add_vectors(spikes.events, first, end, key, s, total, _BY_64)
+        elif unit == 32:
+            _add_vectors(spikes.events, first, end, key, s, total, _BY_32)
+        elif unit == 16:
+            _add_vectors(spikes.events, first, end, key, s, total, _BY_16)
+        elif unit == 8:
+            _add_vectors(spikes.events, first, end, key, s, total, _BY_8)
+        elif unit == 1:
+            _add_scalars(spikes.events, first, end, key, s, total)
+        elif unit == POINTS:
+            _add_points(spikes.events, first, end, key, s, total)
+        else:
+            _add_dense(spikes.events, first, end, key, s, spikes.width[j], total, spikes.at[j])
+    if given.shape[0]:
+        for k in range(given.shape[1]):
+            total[lead + k] += given[row, k]
+
+
+@_compiled
+def _record(row: int, v: Signed, run: Run) -> None:
+    for j in range(run.watch.shape[0]):
+        run.potentials[row, j] = v[run.watch[j]]
+
+
+@_compiled
+def run_narrow(
+    spikes: Spikes, s: Stamps, given: Signed, total: Signed, p: Neurons, bias: NDArray[np.int32], run: Run
+) -> None:
+    """All steps of some samples where no current leaves its register and 32 bits hold every potential; no leak.
+
+    bias: [samples or 1, n].
+    """
+    n_words = run.words.shape[1]
+    v, flat = np.zeros(64 * n_words, np.int32), bias.reshape(-1)
+    shift, limit, fires_at = np.int32(p.shift), np.int32(p.membrane_half - 1), np.int32(p.fires_at)
+    reset, kept = np.int32(p.threshold), np.int32(-1 if p.subtract else 0)
+    total[:] = 0
+    for row in range(run.words.shape[0]):
+        if run.stop[0]:
+            return
+        t, sample = row % p.n_steps, row // p.n_steps
+        if t == 0:
+            v[:] = p.v_init
+        if t < p.clamp_until:
+            run.words[row] = 0
+        else:
+            _add_step(row, spikes, s, given, p.lead, total)
+            b = 64 * n_words * sample if bias.shape[0] > 1 else 0
+            for q in range(n_words):
+                i = 64 * q
+                fired, above, below = _update_block(
+                    total, p.lead + i, v, i, flat, b + i, shift, limit, fires_at, reset, kept
+                )
+                run.words[row, q] = fired & run.valid[q]
+                if above | below:
+                    run.lost[0] += n_bits(above & run.valid[q])
+                    run.lost[1] += n_bits(below & run.valid[q])
+        _record(row, v, run)
+        if t == p.n_steps - 1 and run.last.shape[0]:
+            run.last[sample] = v
+
+
+@_compiled
+def run_wide(
+    spikes: Spikes, s: Stamps, given: Signed, total: Signed, p: Neurons, bias: NDArray[np.int64], run: Run
+) -> None:
+    """The same in any arithmetic, in 64 bits."""
+    n_words = run.words.shape[1]
+    v = np.zeros(64 * n_words, np.int64)
+    total[:] = 0
+    for row in range(run.words.shape[0]):
+        if run.stop[0]:
+            return
+        t, sample = row % p.n_steps, row // p.n_steps
+        if t == 0:
+            v[:] = p.v_init
+        if t < p.clamp_until:
+            run.words[row] = 0
+        else:
+            _add_step(row, spikes, s, given, p.lead, total)
+            b = bias[sample if bias.shape[0] > 1 else 0]
+            for q in range(n_words):
+                word = np.uint64(0)
+                for bit in range(64):
+                    if run.valid[q] >> np.uint64(bit) & np.uint64(1):
+                        fired = _update_one(total, v, 64 * q + bit, b, p, run.lost)
+                        word |= np.uint64(fired) << np.uint64(bit)
+                run.words[row, q] = word
+            total[:] = 0
+        _record(row, v, run)
+        if t == p.n_steps - 1 and run.last.shape[0]:
+            run.last[sample] = v
+
+
+@_compiled
+def _limited(x: int, half: int, wraps: bool) -> int:
+    """What a register that holds 2^(bits - 1) = half keeps of x; the rule of chip/oracle.py `limit`."""
     if wraps:
         if x > half:
             return np.int64(x - 2 * half)
-        return np.int64(x + 2 * half) if x <= -half else x
+        return np.int64(x + 2 * half) if x <= -half else np.int64(x)
     if x >= half:
         return np.int64(half - 1)
-    return np.int64(1 - half) if x <= -half else x
+    return np.int64(1 - half) if x <= -half else np.int64(x)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
-def update_neurons(
-    total: NDArray[np.int64],
-    order: NDArray[np.int64],
-    bias: NDArray[np.int64],
-    v_init: int,
-    threshold: int,
-    inclusive: bool,
-    subtract: bool,
-    keep: int,
-    decay_bits: int,
-    synaptic_shift: int,
-    current_half: int,
-    current_wraps: bool,
-    membrane_half: int,
-    membrane_wraps: bool,
-    clamp_until: int,
-    spikes: NDArray[np.uint8],
-    potentials: NDArray[np.int64],
-    lost: NDArray[np.int64],
-) -> None:
-    """Integrate total [T, N'] into spikes [T, N], and potentials [T, N] unless they are [0, 0].
-
-    order [N]: where neuron n's sum stands in a row of total. keep: 2^decay_bits - decay. lost [2]: neuron-steps in
-    which a register could not hold its value are added, [0] currents, and potentials at the upper end or wrapped,
-    [1] potentials held at the lower end (a neuron far from firing, which changes little).
-    """
-    n_steps, n_neurons = spikes.shape
-    record = potentials.shape[0] > 0
-    unity = 1 << decay_bits
-    for n in range(n_neurons):
-        v = np.int64(v_init)
-        b = bias[n]
-        k = order[n]
-        for t in range(n_steps):
-            fired = False
-            if t >= clamp_until:
-                exact = np.int64(total[t, k]) << synaptic_shift
-                u = limited(exact, current_half, current_wraps)
-                lost[0] += u != exact
-                if keep != unity:
-                    v = (v * keep) >> decay_bits if v >= 0 else -((-v * keep) >> decay_bits)
-                exact = v + u + b
-                v = limited(exact, membrane_half, membrane_wraps)
-                if v != exact:
-                    lost[1 if exact < 0 and not membrane_wraps else 0] += 1
-                fired = bool(v >= threshold if inclusive else v > threshold)
-                if fired:
-                    v = v - threshold if subtract else np.int64(0)
-            spikes[t, n] = fired
-            if record:
-                potentials[t, n] = v
+@_compiled
+def _update_one(
+    total: Signed, v: NDArray[np.int64], k: int, bias: NDArray[np.int64], p: Neurons, lost: NDArray[np.int64]
+) -> bool:
+    """One neuron, one step: the rule of chip/oracle.py."""
+    arriving = np.int64(total[p.lead + k])
+    if p.inhibitory:  # excitatory and inhibitory sums, each held at its end
+        against = np.int64(total[p.lead + p.inhibitory + k])
+        lost[0] += (arriving > p.sum_limit) + (against > p.sum_limit)
+        arriving = min(arriving, p.sum_limit) - min(against, p.sum_limit)
+    exact = arriving << p.shift
+    u = _limited(exact, p.current_half, p.current_wraps)
+    lost[0] += u != exact
+    x = v[k]
+    if p.decay:
+        x = (x * p.keep) >> p.decay_bits if x >= 0 else -((-x * p.keep) >> p.decay_bits)
+    exact = x + u + bias[k]
+    x = _limited(exact, p.membrane_half, p.membrane_wraps)
+    if x != exact:
+        lost[1 if exact < 0 and not p.membrane_wraps else 0] += 1
+    x = max(x, p.floor)
+    fired = bool(x >= p.fires_at)
+    if fired:
+        x = x - p.threshold if p.subtract else np.int64(0)
+    v[k] = x
+    return fired

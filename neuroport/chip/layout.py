@@ -1,167 +1,164 @@
-"""Populations laid out for the core's kernels: weights by presynaptic neuron, sums of convolutions channels last."""
+"""Populations ready for the core's kernels: storage order, stamps, and number types that hold every sum exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
-from neuroport.chip import kernels
+from neuroport.chip.kernels import Neurons
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
-from neuroport.chip.synapses import (
-    IntConv2d,
-    IntConvTranspose2d,
-    IntDense,
-    IntSparse,
-    IntWeights,
-    IntWindow,
-    sum_bound,
-)
+from neuroport.chip.stamps import Joined, Parts, join, stamps_of
+from neuroport.chip.storage import Storage, storage_of
+from neuroport.chip.synapses import IntWeights, IntWindow, sum_bound
+from neuroport.chip.target import Arithmetic
 from neuroport.snn.gate import window_index
-from neuroport.snn.operators import ConvGeometry, Image, Window
+from neuroport.snn.operators import Window
 
-Sums = NDArray[np.signedinteger]
-Order = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class _Dense:
-    """weight: [n_in, n_out], columns in the order of the sums."""
-
-    pre: str
-    weight: Sums
-
-    def add(self, spikes: NDArray[np.uint8], total: Sums) -> None:
-        kernels.add_dense(spikes, self.weight, total)
-
-
-@dataclass(frozen=True, eq=False)
-class _Sparse:
-    """Compressed columns; rows: where in the sums each weight goes."""
-
-    pre: str
-    weight: Sums
-    rows: Order
-    start: Order
-
-    def add(self, spikes: NDArray[np.uint8], total: Sums) -> None:
-        kernels.add_sparse(spikes, self.weight, self.rows, self.start, total)
-
-
-@dataclass(frozen=True, eq=False)
-class _Conv:
-    """weight: [C_in, kH, kW, C_out / groups]; the sums are [H', W', C_out]."""
-
-    pre: str
-    weight: Sums
-    geometry: ConvGeometry
-    is_transposed: bool
-
-    def add(self, spikes: NDArray[np.uint8], total: Sums) -> None:
-        g = self.geometry
-        kernel = kernels.add_conv_transpose if self.is_transposed else kernels.add_conv
-        kernel(spikes, self.weight, g.in_shape, g.out_shape, g.stride, g.padding, g.dilation, g.groups, total)
-
-
-@dataclass(frozen=True, eq=False)
-class Gate:
-    """What a max-pool gate reads: index [n_out, k] of the inputs of its windows, -1 for padding."""
-
-    pre: str
-    index: NDArray[np.int64]
+_NO_FLOOR = -(2**62)
+Signed = type[np.signedinteger]
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A population ready to run: its synapses, the dtype of exact sums, and where each neuron's sum stands.
+    """A population ready to run.
 
-    in_place: add to the sums as they lie; elsewhere: write channels last of another shape, and come in by an index.
+    bound: largest |sum| of weights that one step can bring, which chose `total_dtype`; power: factor 2^power of all
+    weights, left out of the stamps; inhibitory: how far behind the others the sums of inhibitory synapses stand, 0
+    where one sum holds both; gate: index [n_out, k] of the inputs of a max-pool gate's windows.
     """
 
     population: IntPopulation
-    dtype: type[np.signedinteger]
-    order: Order = field(repr=False)
-    in_place: tuple[_Dense | _Sparse | _Conv, ...] = ()
-    elsewhere: tuple[tuple[Order, tuple[_Conv, ...]], ...] = ()
-    gate: Gate | None = None
+    arithmetic: Arithmetic
+    storage: Storage
+    pres: tuple[str, ...] = ()
+    synapses: Joined = field(default_factory=lambda: join((), np.int16))
+    bound: int = 0
+    power: int = 0
+    total_dtype: Signed = np.int16
+    inhibitory: int = 0
+    gate: NDArray[np.int64] | None = None
 
-    def total(self, spikes: Mapping[str, NDArray[np.uint8]], n_steps: int) -> Sums:
-        """The exact sums [T, N] of one sample; neuron n's stand in column order[n]."""
-        total: Sums = np.zeros((n_steps, self.population.n_neurons), self.dtype)
-        for synapses in self.in_place:
-            synapses.add(spikes[synapses.pre], total)
-        for index, convs in self.elsewhere:
-            other: Sums = np.zeros_like(total)
-            for conv in convs:
-                conv.add(spikes[conv.pre], other)
-            total += other[:, index]
-        return total
+    @property
+    def n_sums(self) -> int:
+        """Numbers that hold the sums of one step."""
+        return self.storage.n_sums + self.inhibitory
+
+    def is_narrow(self, n_steps: int, largest_bias: int) -> bool:
+        """Whether 32 bits hold every potential, no current leaves its register, and nothing leaks.
+
+        Potentials stay within |v_init| + T * the largest input of a step; where they would end at a register before
+        that, the register's end plus one step counts.
+        """
+        p, a = self.population, self.arithmetic
+        arriving = self.bound << a.synaptic_shift
+        if p.decay or a.membrane_floor is not None or self.inhibitory or arriving > a.current.limit:
+            return False
+        reach = abs(p.v_init_int) + n_steps * (arriving + largest_bias)
+        if reach >= a.membrane.limit:
+            if a.membrane.overflow == "wrap":
+                return False
+            reach = a.membrane.limit + arriving + largest_bias
+        threshold = p.threshold_mantissa << a.threshold.shift
+        return max(reach, threshold) < 2**31 - 1 and self.total_dtype != np.int64
+
+    def neurons(self, n_steps: int, *, is_narrow: bool) -> Neurons:
+        """What the kernels need to know of the neurons."""
+        p, a = self.population, self.arithmetic
+        half, threshold = 1 << (a.membrane.bits - 1), p.threshold_mantissa << a.threshold.shift
+        return Neurons(
+            n_steps=n_steps,
+            lead=self.storage.lead,
+            clamp_until=p.clamp_until,
+            v_init=p.v_init_int,
+            shift=a.synaptic_shift + self.power,
+            fires_at=threshold + (a.threshold.compare == ">"),
+            threshold=threshold,
+            subtract=p.reset == "subtract",
+            membrane_half=min(half, 2**31) if is_narrow else half,
+            membrane_wraps=a.membrane.overflow == "wrap",
+            current_half=1 << (a.current.bits - 1),
+            current_wraps=a.current.overflow == "wrap",
+            decay=p.decay,
+            keep=(1 << a.decay_bits) - p.decay,
+            decay_bits=a.decay_bits,
+            floor=_NO_FLOOR if a.membrane_floor is None else a.membrane_floor,
+            inhibitory=self.inhibitory,
+            sum_limit=a.accumulator_limit,
+        )
 
 
-def prepare(network: IntNetwork, population: IntPopulation) -> Layer:
-    """The population with its synapses as the kernels need them."""
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A network ready to run: storage of every population, and layers in order.
+
+    last_use: the last population that reads each; gated: those that a gate reads.
+    """
+
+    storages: dict[str, Storage]
+    layers: tuple[Layer, ...]
+    last_use: dict[str, str]
+    gated: frozenset[str]
+
+
+_KNOWN: WeakKeyDictionary[IntNetwork, Layout] = WeakKeyDictionary()
+
+
+def layout_of(network: IntNetwork) -> Layout:
+    """The network as the kernels need it; made once."""
+    found = _KNOWN.get(network)
+    if found is None:
+        storages = {p.name: storage_of(network, p) for p in network.populations}
+        layers = tuple(_layer(network, p, storages) for p in network.populations if p.role != "input")
+        last_use = {name: layer.population.name for layer in layers for name in layer.pres}
+        gated = frozenset(layer.pres[0] for layer in layers if layer.gate is not None)
+        found = _KNOWN[network] = Layout(storages, layers, last_use, gated)
+    return found
+
+
+def _layer(network: IntNetwork, population: IntPopulation, storages: dict[str, Storage]) -> Layer:
     incoming = network.incoming[population.name]
-    natural = np.arange(population.n_neurons, dtype=np.int64)
+    storage, a = storages[population.name], network.arithmetic
+    pres = tuple(j.pre for j in incoming)
     weights: list[tuple[IntProjection, IntWeights]] = []
     for j in incoming:
         if isinstance(j.synapse, IntWindow):
             window = Window(j.synapse.op, j.synapse.in_shape, j.synapse.out_shape)
-            return Layer(population, np.int32, natural, gate=Gate(j.pre, window_index(window)))
+            return Layer(population, a, storage, pres, gate=window_index(window))
         weights.append((j, j.synapse))
     bound = sum(sum_bound(synapse) << j.exponent for j, synapse in weights)
-    dtype = np.int32 if bound < 2**31 else np.int64  # holds each weight too: none that is read is larger
-    convs: dict[Image, list[_Conv]] = {}
-    for j, synapse in weights:
-        if isinstance(synapse, IntConv2d | IntConvTranspose2d):
-            convs.setdefault(synapse.geometry.out_shape, []).append(_conv(j, synapse, dtype))
-    shapes = list(convs)
-    order = _channels_last(shapes[0]) if shapes else natural
-    flat: list[_Dense | _Sparse] = []
-    for j, synapse in weights:
-        if isinstance(synapse, IntDense):
-            flat.append(_dense(j, synapse, dtype, order))
-        elif isinstance(synapse, IntSparse):
-            flat.append(_sparse(j, synapse, dtype, order, network.by_name[j.pre].n_neurons))
-    there = np.argsort(order)  # which neuron's sum stands in each column
-    elsewhere = tuple((_channels_last(shape)[there], tuple(convs[shape])) for shape in shapes[1:])
-    return Layer(population, dtype, order, (*(convs[shapes[0]] if shapes else ()), *flat), elsewhere)
+    is_split = a.accumulators == "split" and bound > a.accumulator_limit  # one of the two may reach its end
+    power = 0 if is_split else min((j.exponent + _power(synapse) for j, synapse in weights), default=0)
+    dtype = _dtype(bound >> power)
+    low = min((int(s.mantissa.min(initial=0)) << j.exponent for j, s in weights), default=0) >> power
+    high = max((int(s.mantissa.max(initial=0)) << j.exponent for j, s in weights), default=0) >> power
+    is_byte = dtype != np.int64 and -128 + is_split <= low and high <= 127
+    held = np.int8 if is_byte else dtype
+    parts = [stamps_of(synapse, j.exponent - power, held, storages[j.pre], storage) for j, synapse in weights]
+    inhibitory = storage.n_sums if is_split else 0
+    if is_split:
+        parts = [half for p in parts for half in _halves(p, inhibitory)]
+        pres = tuple(name for name in pres for _ in (0, 1))
+    return Layer(population, a, storage, pres, join(parts, held), bound, power, dtype, inhibitory)
 
 
-def _channels_last(shape: Image) -> Order:
-    """Where neuron n of [C, H, W] stands among [H, W, C]."""
-    c, h, w = shape
-    return np.arange(c * h * w, dtype=np.int64).reshape(h, w, c).transpose(2, 0, 1).reshape(-1).copy()
+def _dtype(bound: int) -> Signed:
+    """The narrowest type that holds every sum."""
+    return np.int16 if bound < 2**15 else np.int32 if bound < 2**31 else np.int64
 
 
-def _scaled(j: IntProjection, synapse: IntWeights, dtype: type[np.signedinteger]) -> Sums:
-    scaled: Sums = np.left_shift(synapse.mantissa, j.exponent, dtype=dtype)
-    return scaled
+def _power(synapse: IntWeights) -> int:
+    """The largest n with 2^n in every weight."""
+    every = int(np.bitwise_or.reduce(synapse.mantissa, axis=None))
+    return (every & -every).bit_length() - 1 if every else 0
 
 
-def _conv(j: IntProjection, synapse: IntConv2d | IntConvTranspose2d, dtype: type[np.signedinteger]) -> _Conv:
-    """[C_out, C_in / groups, kH, kW], or [C_in, C_out / groups, kH, kW], as [C_in, kH, kW, C_out / groups]."""
-    g, weight = synapse.geometry, _scaled(j, synapse, dtype)
-    if isinstance(synapse, IntConvTranspose2d):
-        return _Conv(j.pre, np.ascontiguousarray(weight.transpose(0, 2, 3, 1)), g, True)
-    split = weight.reshape(g.groups, g.out_shape[0] // g.groups, -1, *g.kernel)
-    by_input = split.transpose(0, 2, 3, 4, 1).reshape(g.in_shape[0], *g.kernel, -1)
-    return _Conv(j.pre, np.ascontiguousarray(by_input), g, False)
-
-
-def _dense(j: IntProjection, synapse: IntDense, dtype: type[np.signedinteger], order: Order) -> _Dense:
-    """Columns where their neurons' sums stand."""
-    laid = np.empty(synapse.mantissa.shape[::-1], dtype)
-    laid[:, order] = _scaled(j, synapse, dtype).T
-    return _Dense(j.pre, laid)
-
-
-def _sparse(j: IntProjection, synapse: IntSparse, dtype: type[np.signedinteger], order: Order, n_in: int) -> _Sparse:
-    """Compressed columns, their rows where the neurons' sums stand."""
-    shape = (len(order), n_in)
-    place = np.arange(1, len(synapse.columns) + 1)  # from 1: a 0 would be left out
-    by_column = csr_array((place, synapse.columns, synapse.row_start), shape).tocsc()
-    weight = _scaled(j, synapse, dtype)[by_column.data - 1]
-    return _Sparse(j.pre, weight, order[by_column.indices], by_column.indptr.astype(np.int64))
+def _halves(parts: Parts, inhibitory: int) -> tuple[Parts, Parts]:
+    """Excitatory weights, and the magnitudes of inhibitory ones with their sums further on."""
+    further = parts.place + np.int32(inhibitory)
+    return (
+        replace(parts, weight=np.maximum(parts.weight, 0)),
+        replace(parts, weight=-np.minimum(parts.weight, 0), place=further, start=parts.start + inhibitory),
+    )

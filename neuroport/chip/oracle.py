@@ -17,6 +17,7 @@ Source: lava-nc 0.10.0, lava/proc/lif/models.py l.145-192, 268-278, with du = 40
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
@@ -47,12 +48,27 @@ def run_oracle(network: IntNetwork, inputs: IntInputs) -> Trace:
             spikes[population.name] = _gate(population, incoming[0], spikes[incoming[0].pre])
             potentials[population.name] = total
             continue
+        against = np.zeros_like(total)  # what inhibitory synapses bring, where they have an accumulator of their own
         for projection in incoming:
-            if not isinstance(projection.synapse, IntWindow):
-                summed = weigh(projection.synapse, spikes[projection.pre]) << projection.exponent
-                total += summed.reshape(total.shape)
+            if isinstance(projection.synapse, IntWindow):
+                continue
+            for sign, synapse in _accumulated(network, projection.synapse):
+                summed = weigh(synapse, spikes[projection.pre]) << projection.exponent
+                target = total if sign > 0 else against
+                target += sign * summed.reshape(total.shape)
+        if network.arithmetic.accumulators == "split":
+            end = network.arithmetic.accumulator_limit
+            total = np.minimum(total, end) - np.minimum(against, end)
         spikes[population.name], potentials[population.name] = _neurons(network, population, total, inputs)
     return Trace(spikes, potentials)
+
+
+def _accumulated(network: IntNetwork, synapse: IntWeights) -> list[tuple[int, IntWeights]]:
+    """What goes to the first accumulator (sign 1), and to the second with its sign turned (-1)."""
+    if network.arithmetic.accumulators == "joint":
+        return [(1, synapse)]
+    m = synapse.mantissa
+    return [(1, replace(synapse, mantissa=np.maximum(m, 0))), (-1, replace(synapse, mantissa=np.minimum(m, 0)))]
 
 
 def weigh(synapse: IntWeights, spikes: NDArray[np.uint8]) -> Int64:
@@ -160,6 +176,7 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
             u = limit(total[:, t] << a.synaptic_shift, a.current)
             kept = np.sign(v) * ((np.abs(v) * ((1 << a.decay_bits) - p.decay)) >> a.decay_bits)
             v = limit(kept + u + bias, a.membrane)
+            v = v if a.membrane_floor is None else np.maximum(v, a.membrane_floor)
             fired = v >= threshold if a.threshold.compare == ">=" else v > threshold
             v = np.where(fired, v - threshold if p.reset == "subtract" else 0, v)
             spikes[:, t] = fired

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from neuroport.ann.graph import FloatArray
 from neuroport.chip.core import run_core
-from neuroport.chip.inputs import encode_inputs
+from neuroport.chip.inputs import EncodedInputs
 from neuroport.chip.quantize import Quantized, quantize
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
@@ -82,7 +82,8 @@ def recalibrate(
     network = normalized.network
     samples = samples_of(network, spread(images, n_samples), n_steps)
     run = simulate(network, samples, n_steps)
-    wanted = _Shown(_means(network, run.counts, n_steps), np.concatenate(list(run.readouts.values()), 1))
+    totals = {name: counts.sum(0, dtype=np.int64) for name, counts in run.counts.items()}
+    wanted = _Shown(_means(network, totals, len(samples), n_steps), np.concatenate(list(run.readouts.values()), 1))
     trial, tried = (normalized, quantized), [(normalized, quantized)]
     rate_errors, output_errors = [], []
     while True:
@@ -111,20 +112,23 @@ def _with_offsets(network: SpikingNetwork, missing: Means) -> SpikingNetwork:
 
 def _on_core(normalized: Normalized, quantized: Quantized, samples: NDArray[np.generic], n_steps: int) -> _Shown:
     network = quantized.network
-    run = run_core(network, encode_inputs(normalized.network, network, samples, n_steps))
+    run = run_core(network, EncodedInputs(normalized.network, network, samples, n_steps))
     outputs = {
         head.population: run.readouts[head.population]
         / (network.by_name[head.population].unit if head.read == "membrane" else 1)
         for head in network.heads
     }
-    return _Shown(_means(normalized.network, run.counts, n_steps), np.concatenate(list(outputs.values()), 1))
+    means = _means(normalized.network, run.totals, len(samples), n_steps)
+    return _Shown(means, np.concatenate(list(outputs.values()), 1))
 
 
-def _means(network: SpikingNetwork, counts: Mapping[str, NDArray[np.int32]], n_steps: int) -> Means:
+def _means(
+    network: SpikingNetwork, totals: Mapping[str, NDArray[np.int64]], n_samples: int, n_steps: int
+) -> Means:
     """Mean rate [C] of the channels of every population of neurons that fires, over the steps it runs."""
     chosen = [p for p in network.populations if is_scaled(p) and p.clamp_until < n_steps]
     return {
-        p.name: counts[p.name].swapaxes(0, 1).reshape(p.shape[0], -1).mean(1) / (n_steps - p.clamp_until)
+        p.name: totals[p.name].reshape(p.shape[0], -1).mean(1) / (n_samples * (n_steps - p.clamp_until))
         for p in chosen
     }
 

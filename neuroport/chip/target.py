@@ -91,14 +91,18 @@ class Bias(_Sheet):
 class Arithmetic(_Sheet):
     """The integer rules of one chip, as chip/oracle.py executes them.
 
+    accumulators: one sum of all weights that arrive ('joint'), or one of the excitatory and one of the inhibitory ones,
+    each held at the accumulator's end before they are subtracted ('split'). membrane_floor: potentials end there.
     gated_max_pool: whether a population can pass on the spikes of one of its inputs (snn/gate.py).
     """
 
     weights: WeightSheet
     accumulator_bits: Bits
+    accumulators: Literal["joint", "split"] = "joint"
     synaptic_shift: Annotated[int, Field(ge=0, le=16)]
     current: Register
     membrane: Register
+    membrane_floor: int | None = None
     threshold: Threshold
     bias: Bias
     decay_bits: Annotated[int, Field(ge=1, le=16)]
@@ -107,9 +111,14 @@ class Arithmetic(_Sheet):
     gated_max_pool: bool = False
 
     @property
+    def accumulator_limit(self) -> int:
+        """Largest |sum of weights| an accumulator holds."""
+        return (1 << (self.accumulator_bits - 1)) - 1
+
+    @property
     def synaptic_limit(self) -> int:
         """Largest |sum of weights| of one step that neither the accumulator nor the current register loses."""
-        return min((1 << (self.accumulator_bits - 1)) - 1, self.current.limit >> self.synaptic_shift)
+        return min(self.accumulator_limit, self.current.limit >> self.synaptic_shift)
 
 
 class Geometry(_Sheet):

@@ -16,7 +16,7 @@ from neuroport.ann.graph import AnnGraph, ReLU
 from neuroport.ann.interpret import run_outputs
 from neuroport.ann.load import LoadedAnn
 from neuroport.chip.core import run_core
-from neuroport.chip.inputs import encode_inputs
+from neuroport.chip.inputs import EncodedInputs
 from neuroport.chip.network import IntNetwork
 from neuroport.errors import ConversionError
 from neuroport.normalize.scales import Normalized
@@ -26,6 +26,7 @@ from neuroport.snn.simulate import simulate
 from neuroport.validation.outputs import Answer, Reading, Scores, TestSet
 
 _BATCH = 100
+_CORE_BATCH = 1000  # encoded a few at a time by the core; only the potentials of a spiking softmax are held
 
 
 @dataclass(frozen=True)
@@ -130,23 +131,23 @@ class Ladder:
         lost: dict[str, tuple[int, int]] = {}
 
         def run(k: slice) -> Answer:
-            inputs = encode_inputs(normalized.network, network, tests.samples(k), n_steps)
+            inputs = EncodedInputs(normalized.network, network, tests.samples(k), n_steps)
             result = run_core(network, inputs, record="readout" if is_sampled else "none")
-            for name, counts in result.counts.items():
-                total[name] = total.get(name, np.zeros(counts.shape[1:], np.int64)) + counts.sum(0)
+            for name, spikes in result.totals.items():
+                total[name] = total.get(name, np.zeros_like(spikes)) + spikes
                 over, floor = lost.get(name, (0, 0))
                 lost[name] = (over + result.overflows[name], floor + result.floored[name])
             return reading.integers(network, result.readouts, result.trace.potentials, k.start)
 
-        self._climb("integer_core", len(tests), run)
+        self._climb("integer_core", len(tests), run, _CORE_BATCH)
         scale = len(tests) * n_steps
         return {
             name: LayerActivity(float(spikes.mean() / scale), float((spikes == 0).mean()), *lost[name])
             for name, spikes in total.items()
         }
 
-    def _climb(self, name: str, n: int, run: Callable[[slice], Answer]) -> None:
-        answers = [run(k) for k in _batches(n)]
+    def _climb(self, name: str, n: int, run: Callable[[slice], Answer], size: int = _BATCH) -> None:
+        answers = [run(k) for k in _batches(n, size)]
         outputs = [np.concatenate(parts) for parts in zip(*(a.outputs for a in answers), strict=True)]
         self.add(name, np.concatenate([a.scores for a in answers]), outputs)
 
@@ -184,5 +185,5 @@ def _flat(output: Scores) -> Scores:
     return output.reshape(len(output), -1)
 
 
-def _batches(n: int) -> list[slice]:
-    return [slice(start, min(start + _BATCH, n)) for start in range(0, n, _BATCH)]
+def _batches(n: int, size: int = _BATCH) -> list[slice]:
+    return [slice(start, min(start + size, n)) for start in range(0, n, size)]

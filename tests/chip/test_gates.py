@@ -61,7 +61,7 @@ def test_passes_the_input_that_fires_most_and_of_equals_the_first():
     # estimates after each step, of 2^20: (0, 1), (1/2, 1/2), (5/8, 3/8), ...: the first wins from the second step on
     network, inputs = gated(window, both.reshape(1, 5, 1, 1, 2))
     assert run_oracle(network, inputs).spikes["pool"].ravel().tolist() == [1, 1, 1, 1, 0]
-    assert run_core(network, inputs).counts["pool"].ravel().tolist() == [4]
+    assert run_core(network, inputs).totals["pool"].ravel().tolist() == [4]
 
 
 def test_over_many_steps_the_spikes_are_those_of_the_loudest_input():
@@ -71,13 +71,13 @@ def test_over_many_steps_the_spikes_are_those_of_the_loudest_input():
     network, inputs = gated(windows((1, 2, 2), (1, 1, 1)).synapse, raster)
     run = run_core(network, inputs)
     loudest = raster[0, :, 0, 0, 1].sum()
-    assert abs(int(run.counts["pool"].item()) - int(loudest)) <= 3  # but for the first few steps
+    assert abs(int(run.totals["pool"].item()) - int(loudest)) <= 3  # but for the first few steps
 
 
 def test_padding_never_wins():
     window = windows((1, 2, 2), (1, 2, 2), (2, 2), padding=(1, 1)).synapse
     network, inputs = gated(window, np.zeros((1, 5, 1, 2, 2), np.uint8))
-    assert not run_core(network, inputs).counts["pool"].any()
+    assert not run_core(network, inputs).totals["pool"].any()
 
 
 def test_a_gate_as_an_output():

@@ -127,7 +127,7 @@ def test_events_go_in_as_they_are():
     inputs = encode_inputs(network, made, recorded, 6)
     assert (inputs.n_samples, inputs.n_steps, inputs.currents) == (2, 6, {})
     np.testing.assert_array_equal(inputs.spikes, recorded)
-    assert run_core(made, inputs).counts["input"].tolist() == recorded.sum(1).tolist()
+    assert run_core(made, inputs, record="counts").counts["input"].tolist() == recorded.sum(1).tolist()
 
 
 def test_events_are_weighted_by_their_rates():

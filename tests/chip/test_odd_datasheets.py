@@ -45,7 +45,7 @@ def test_thresholds_stay_below_the_end_of_a_narrow_potential(small, bits):
     network = quantize(normalized.network, target, 16, images=images).network
     assert all(p.threshold_mantissa << 6 < target.arithmetic.membrane.limit for p in network.populations)
     run = run_core(network, encode_inputs(normalized.network, network, images, 16))
-    assert all(run.counts[p.name].any() for p in network.populations if p.role == "hidden")
+    assert all(run.totals[p.name].any() for p in network.populations if p.role == "hidden")
 
 
 @pytest.mark.parametrize("shift", [6, 8, 10])
@@ -87,7 +87,7 @@ def test_a_bias_that_cancels_the_current_is_no_reason_to_refuse():
     normalized = converted(module, images)
     network = quantize(normalized.network, SIM, 16, images=images).network
     run = run_core(network, encode_inputs(normalized.network, network, images, 16))
-    assert run.counts["0"].any()
+    assert run.totals["0"].any()
 
 
 @pytest.mark.parametrize("shape", [(8, 4, 4), (1, 16, 8), (32, 2, 2)])
@@ -107,7 +107,7 @@ def test_a_population_read_under_another_shape(shape):
 
     normalized = converted(Net(), images)
     network = quantize(normalized.network, SIM, 16, images=images).network
-    assert run_core(network, encode_inputs(normalized.network, network, images, 16)).counts["first"].any()
+    assert run_core(network, encode_inputs(normalized.network, network, images, 16)).totals["first"].any()
 
 
 def test_integer_images_are_refused(small):

@@ -80,7 +80,8 @@ def deviations(floats: Normalized, found: Normalized, quantized: Quantized, imag
     """Mean rate of every channel in the simulation of `floats`, less that of the core, in spikes per step it runs."""
     samples = samples_of(floats.network, images, STEPS)
     expected = simulate(floats.network, samples, STEPS).counts
-    core = run_core(quantized.network, encode_inputs(found.network, quantized.network, samples, STEPS)).counts
+    inputs = encode_inputs(found.network, quantized.network, samples, STEPS)
+    core = run_core(quantized.network, inputs, record="counts").counts
     rates: Rates = {}
     for p in floats.network.populations:
         if p.role == "input" or not isinstance(p.neuron, Neuron) or not p.neuron.fires:

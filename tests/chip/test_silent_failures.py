@@ -172,7 +172,7 @@ def test_quantization_avoids_such_sums_by_a_smaller_scale(name):
     spikes = spikes_of(np.ones((4, 600)))
     run = run_core(made, spikes)
     assert run.overflows["out"] == 0
-    assert run.counts["out"].tolist() == [[4, 4, 4]]  # a current of 6 thresholds fires at every step
+    assert run.totals["out"].tolist() == [4, 4, 4]  # a current of 6 thresholds fires at every step
 
 
 def test_inputs_too_many_for_any_scale_are_refused():

@@ -1,0 +1,112 @@
+"""Spikes of the core in compiled code: words of 64 neurons, lists of events, rasters, and what gates pass on.
+
+The words of a row (one step of one sample) follow the storage order of the population.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from neuroport.chip.kernels import Events, Words, lowest_bit, n_bits
+
+def _compiled(function: Any) -> Any:
+    return njit(nogil=True, cache=True, boundscheck=False)(function)
+
+
+@_compiled
+def pack(raster: NDArray[np.uint8], words: Words) -> None:
+    """words [rows, n / 64] of raster [rows, N] in C order."""
+    for row in range(raster.shape[0]):
+        for q in range(words.shape[1]):
+            word = np.uint64(0)
+            for k in range(64 * q, min(64 * q + 64, raster.shape[1])):
+                word |= np.uint64(raster[row, k] != 0) << np.uint64(k & 63)
+            words[row, q] = word
+
+
+@_compiled
+def unpack(words: Words, place: NDArray[np.int64], raster: NDArray[np.uint8]) -> None:
+    """The other way round."""
+    for row in range(raster.shape[0]):
+        for n in range(raster.shape[1]):
+            k = place[n]
+            raster[row, n] = words[row, k >> 6] >> np.uint64(k & 63) & np.uint64(1)
+
+
+@_compiled
+def list_events(
+    words: Words, n_steps: int, totals: NDArray[np.int64], counts: NDArray[np.int32]
+) -> tuple[Events, NDArray[np.int64]]:
+    """(the places of all spikes, row by row; [rows + 1] where each row begins).
+
+    Adds them to totals [n], and to counts [samples, n] unless that is [0, 0].
+    """
+    n_rows, n_words = words.shape
+    start = np.zeros(n_rows + 1, np.int64)
+    for row in range(n_rows):
+        found = 0
+        for q in range(n_words):
+            found += n_bits(words[row, q])
+        start[row + 1] = start[row] + found
+    events = np.empty(start[n_rows] + 4, np.int32)
+    e = 0
+    for row in range(n_rows):
+        for q in range(n_words):
+            word = words[row, q]
+            end = e + n_bits(word)
+            for k in range(4):  # most words have no more: written whether there is a spike or not, nothing is guessed
+                events[e + k] = 64 * q + lowest_bit(word)
+                word &= word - np.uint64(1)
+            e += 4
+            while e < end:
+                events[e] = 64 * q + lowest_bit(word)
+                word &= word - np.uint64(1)
+                e += 1
+            e = end
+    events = events[: start[n_rows]]
+    for e in range(events.shape[0]):
+        totals[events[e]] += 1
+    if counts.shape[0]:
+        for row in range(n_rows):
+            of_sample = counts[row // n_steps]
+            for e in range(start[row], start[row + 1]):
+                of_sample[events[e]] += 1
+    return events, start
+
+
+@_compiled
+def pass_gate(
+    words: Words, place: NDArray[np.int64], index: NDArray[np.int64], out_place: NDArray[np.int64], n_steps: int, passed: Words
+) -> None:
+    """Words passed [rows, n_out / 64] of words [rows, n_in / 64]; the rule of snn/gate.py.
+
+    index [n_out, k]: the inputs of each window in order, -1 for padding; each window has at least one input.
+    """
+    estimate = np.zeros(place.shape[0], np.int32)
+    spikes = np.zeros(place.shape[0], np.int32)
+    passed[:] = 0
+    for row in range(words.shape[0]):
+        t = row % n_steps
+        if t == 0:
+            estimate[:] = 0
+        shift = 0
+        while shift < 6 and t >> shift:
+            shift += 1
+        for k in range(place.shape[0]):
+            p = place[k]
+            spikes[k] = np.int32(words[row, p >> 6] >> np.uint64(p & 63) & np.uint64(1))
+            estimate[k] += ((spikes[k] << 20) - estimate[k]) >> shift
+        for n in range(index.shape[0]):
+            best = -1
+            chosen = -1
+            for j in range(index.shape[1]):
+                k = index[n, j]
+                if k >= 0 and estimate[k] > best:
+                    best, chosen = estimate[k], k
+            if spikes[chosen]:
+                p = out_place[n]
+                passed[row, p >> 6] |= np.uint64(1) << np.uint64(p & 63)
