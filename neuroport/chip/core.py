@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,9 @@ from neuroport.chip.network import IntNetwork, IntPopulation
 from neuroport.chip.record import CoreRun, Keep, Path, Raster, Record, check_memory, positions, record_of
 from neuroport.chip.stamps import aligned
 
-_AT_WORK = 1 << 21  # neuron-steps of one population that a thread holds at a time
+_AT_WORK = 1 << 22  # neuron-steps of one population that a thread holds at a time
 _MAX_SHARD = 16
-_NOTHING = np.zeros(0, np.int32)
+_NOTHING = np.zeros(0, np.uint32)
 
 
 def run_core(
@@ -77,7 +78,7 @@ class _Run:
     def __init__(self, network: IntNetwork, inputs: Inputs, record: Record) -> None:
         self.network, self.inputs, self.record = network, inputs, record
         self.layout = layout_of(network)
-        self.stop, self.lock = np.zeros(1, np.uint8), threading.Lock()
+        self.stop, self.lock, self.local = np.zeros(1, np.uint8), threading.Lock(), threading.local()
         self.n_steps, s = inputs.n_steps, inputs.n_samples
         storages = self.layout.storages
         self.position = positions(record.samples, s)
@@ -100,6 +101,13 @@ class _Run:
         self.arrived: dict[str, list[float]] = {layer.population.name: [0.0, 0.0] for layer in self.layout.layers}
         self.widths: dict[str, int] = {}
 
+    def room(self) -> _Room:
+        """What the running thread works in."""
+        if not hasattr(self.local, "room"):
+            self.local.room = _Room()
+        found: _Room = self.local.room
+        return found
+
     def run_shard(self, samples: slice) -> int:
         """Run these samples; returns how many they are."""
         inputs = self.inputs.part(samples)
@@ -109,7 +117,7 @@ class _Run:
         source = self.network.input
         if source is not None and inputs.spikes is not None:
             raster = np.ascontiguousarray(inputs.spikes.reshape(shard.n_rows, -1))
-            words = np.zeros((shard.n_rows, self.layout.storages[source.name].size // 64), np.uint64)
+            words = np.empty((shard.n_rows, self.layout.storages[source.name].size // 64), np.uint64)
             bits.pack(raster, words)
             shard.emit(source, words)
         for layer in self.layout.layers:
@@ -152,11 +160,26 @@ class _Run:
         )
 
 
+class _Room:
+    """Arrays of one thread, used again by its next shard: fresh ones cost more than what is written to them."""
+
+    def __init__(self) -> None:
+        self.held: dict[tuple[str, str], NDArray[Any]] = {}
+
+    def take(self, key: tuple[str, str], n: int, dtype: type[np.integer]) -> NDArray[Any]:
+        """n numbers, whose contents are arbitrary."""
+        found = self.held.get(key)
+        if found is None or len(found) < n:
+            found = self.held[key] = aligned(n + n // 4, dtype)
+        return found[:n]
+
+
 class _Shard:
     """Some samples on their way through the network, in one thread."""
 
     def __init__(self, run: _Run, samples: slice, inputs: IntInputs) -> None:
         self.of, self.samples, self.inputs = run, samples, inputs
+        self.room = run.room()
         self.n_rows = inputs.n_samples * inputs.n_steps
         self.words: dict[str, Words] = {}
         self.events: dict[str, tuple[Events, NDArray[np.int64]]] = {}
@@ -167,7 +190,8 @@ class _Shard:
     def run(self, layer: Layer) -> None:
         """One population over all steps of the samples."""
         p, run = layer.population, self.of
-        words = np.empty((self.n_rows, layer.storage.size // 64), np.uint64)
+        n_words = layer.storage.size // 64
+        words = self.room.take((p.name, "words"), self.n_rows * n_words, np.uint64).reshape(self.n_rows, n_words)
         if layer.gate is not None:
             pre = run.layout.storages[layer.pres[0]].place
             bits.pass_gate(
@@ -186,10 +210,15 @@ class _Shard:
         run, n = self.of, self.inputs.n_samples
         place = run.layout.storages[p.name].place
         size = 64 * words.shape[1]
-        self.totals[p.name] = np.zeros(size, np.int64)
+        totals = self.totals[p.name] = np.zeros(size, np.int64)
         is_counted = p.name in run.counts or run.reads.get(p.name) == "count"
         counts = np.zeros((n, size) if is_counted else (0, 0), np.int32)
-        events, start = bits.list_events(words, self.inputs.n_steps, self.totals[p.name], counts)
+        start = np.empty(self.n_rows + 1, np.int64)
+        bits.count_rows(words, start)
+        events = self.room.take((p.name, "events"), int(start[-1]) + 8, np.uint32)
+        bits.list_events(words, events)
+        events = events[: start[-1]]
+        bits.add_up(events, start, self.inputs.n_steps, totals, counts)
         self.events[p.name] = (events, start)
         if p.name in run.layout.gated:
             self.words[p.name] = words
@@ -209,8 +238,14 @@ class _Shard:
 
     def _integrate(self, layer: Layer, words: Words) -> None:
         p, run, n = layer.population, self.of, self.inputs.n_samples
-        bias = self._bias(layer)
-        is_narrow = layer.is_narrow(self.inputs.n_steps, max(abs(int(bias.min())), abs(int(bias.max()))))
+        if p.driven:
+            wide = layer.bias(self.inputs.currents[p.name])
+            is_narrow = layer.is_narrow(self.inputs.n_steps, int(np.abs(wide).max(initial=0)))
+            bias = wide.astype(np.int32) if is_narrow else wide
+        else:
+            wide, narrow, largest = layer.constant_bias
+            is_narrow = layer.is_narrow(self.inputs.n_steps, largest)
+            bias = narrow if is_narrow else wide
         watch = run.watch.get(p.name, np.zeros(0, np.int64))
         record = kernels.Run(
             words=words,
@@ -221,11 +256,10 @@ class _Shard:
             lost=np.zeros(2, np.int64),
             stop=run.stop,
         )
-        total = aligned(layer.n_sums, layer.total_dtype)
+        total = self.room.take((p.name, "sums"), layer.n_sums, layer.total_dtype)
         given: Signed = np.zeros((0, 0), layer.total_dtype)
         neurons = layer.neurons(self.inputs.n_steps, is_narrow=is_narrow)
         kernel = kernels.run_narrow if is_narrow else kernels.run_wide
-        bias = bias.astype(np.int32 if is_narrow else np.int64)
         kernel(self._spikes(layer), layer.synapses.stamps, given, total, neurons, bias, record)
         self.lost[p.name] = record.lost
         run.widths[p.name] = 32 if is_narrow else 64
@@ -235,24 +269,21 @@ class _Shard:
             kept, at = self._kept()
             run.potentials[p.name][at] = record.potentials.reshape(n, self.inputs.n_steps, -1)[kept]
 
-    def _bias(self, layer: Layer) -> NDArray[np.int64]:
-        """[samples or 1, n] in membrane integers, in storage order."""
-        p = layer.population
-        mantissa = self.inputs.currents[p.name] if p.driven else p.bias_mantissa[None]
-        bias = np.zeros((len(mantissa), layer.storage.size), np.int64)
-        bias[:, layer.storage.place] = mantissa.reshape(len(mantissa), -1).astype(np.int64) << p.bias_exponent
-        return bias
-
     def _spikes(self, layer: Layer) -> kernels.Spikes:
         """The events of all projections into a population, one after the other."""
         arriving = [self.events[name] for name in layer.pres]
         places = sum(self.of.network.by_name[name].n_neurons for name in layer.pres) * self.n_rows
         self.arrived[layer.population.name] = (sum(len(events) for events, _ in arriving), places)
-        begin = np.cumsum([0, *(len(events) for events, _ in arriving)])
-        joined = arriving[0][0] if len(arriving) == 1 else np.concatenate([_NOTHING, *(e for e, _ in arriving)])
-        starts = [start + at for (_, start), at in zip(arriving, begin, strict=False)]
-        start = np.stack(starts) if starts else np.zeros((0, self.n_rows + 1), np.int64)
         j = layer.synapses
+        if len(arriving) == 1:
+            events, start = arriving[0]
+            return kernels.Spikes(events, start[None], j.key, j.unit, j.at, j.width)
+        joined = np.concatenate([_NOTHING, *(events for events, _ in arriving)])
+        start = np.zeros((len(arriving), self.n_rows + 1), np.int64)
+        before = 0
+        for row, (events, of_one) in zip(start, arriving, strict=True):
+            np.add(of_one, before, out=row)
+            before += len(events)
         return kernels.Spikes(joined, start, j.key, j.unit, j.at, j.width)
 
     def hand_in(self) -> None:

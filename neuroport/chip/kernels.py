@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 Signed = NDArray[np.signedinteger]
 Words = NDArray[np.uint64]
-Events = NDArray[np.int32]
+Events = NDArray[np.uint32]
 
 
 class Spikes(NamedTuple):
@@ -31,27 +31,28 @@ class Spikes(NamedTuple):
 
     events: Events
     start: NDArray[np.int64]
-    key: NDArray[np.int64]
+    key: NDArray[np.uint64]
     unit: NDArray[np.int64]
     at: NDArray[np.int64]
     width: NDArray[np.int64]
 
 
-POINTS, DENSE = -1, 0
+MERGED, POINTS, DENSE = 1000, -1, 0
 
 
 class Stamps(NamedTuple):
     """The synapses of a population: what each presynaptic neuron k adds, and where (chip/stamps.py).
 
     A neuron of kind c adds `unit` weights, from weight_at[k] on, at place[k] + at[r] for each r from first[c] to
-    first[c + 1], one after the other. POINTS: one weight at place[k]; DENSE: weight_at alone is read.
+    first[c + 1], one after the other. POINTS: one weight at place[k]; DENSE: weight_at alone is read. All unsigned: a
+    signed index might be meant from the end, which costs as much as the addition.
     """
 
-    place: NDArray[np.int32]
-    kind: NDArray[np.int32]
-    weight_at: NDArray[np.int64]
-    first: NDArray[np.int64]
-    at: NDArray[np.int32]
+    place: NDArray[np.uint32]
+    kind: NDArray[np.uint32]
+    weight_at: NDArray[np.uint64]
+    first: NDArray[np.uint64]
+    at: NDArray[np.uint32]
     weight: Signed
 
 
@@ -100,6 +101,7 @@ class Run(NamedTuple):
 
 # Explicit vectors: left to itself the compiler checks for overlapping arrays in every short loop and widens to 64 bits.
 _LANES = 16
+_ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, lanes: int) -> Any:
@@ -197,6 +199,17 @@ def _update_block(
 
 
 @intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+def word_of(typing: Any, raster: Any, i: Any) -> Any:
+    """The 64 bytes from raster[i] on as bits: set where a byte is not 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = _read(context, builder, signature.args[0], args[0], args[1], 64, 8)
+        return builder.bitcast(builder.icmp_unsigned("!=", value, ir.Constant(value.type, [0] * 64)), ir.IntType(64))
+
+    return types.uint64(raster, types.intp), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
 def lowest_bit(typing: Any, word: Any) -> Any:
     """Position of the lowest set bit."""
 
@@ -221,7 +234,9 @@ def _compiled(function: Any) -> Any:
 
 
 @_compiled
-def _add_dense(events: Events, first: int, end: int, key: int, s: Stamps, n: int, total: Signed, lead: int) -> None:
+def _add_dense(
+    events: Events, first: int, end: int, key: np.uint64, s: Stamps, n: int, total: Signed, lead: int
+) -> None:
     """Rows of n weights for events[first:end], eight at a time."""
     at, e = s.weight_at, first
     while e + 8 <= end:
@@ -243,32 +258,64 @@ def _add_dense(events: Events, first: int, end: int, key: int, s: Stamps, n: int
 
 
 @_compiled
-def _add_points(events: Events, first: int, end: int, key: int, s: Stamps, total: Signed) -> None:
-    for e in range(first, end):
+def _add_points(events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed) -> None:
+    for e in range(np.uint64(first), np.uint64(end)):
         k = events[e] + key
         total[s.place[k]] += s.weight[s.weight_at[k]]
 
 
 @_compiled
-def _add_scalars(events: Events, first: int, end: int, key: int, s: Stamps, total: Signed) -> None:
-    for e in range(first, end):
+def _add_scalars(events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed) -> None:
+    for e in range(np.uint64(first), np.uint64(end)):
         k = events[e] + key
         place, kind, a = s.place[k], s.kind[k], s.weight_at[k]
-        begin = s.first[kind]
-        for r in range(begin, s.first[kind + 1]):
-            total[place + s.at[r]] += s.weight[a + r - begin]
+        for r in range(s.first[kind], s.first[kind + _ONE]):
+            total[place + s.at[r]] += s.weight[a]
+            a += _ONE
 
 
 @_compiled
 def _add_vectors(
-    events: Events, first: int, end: int, key: int, s: Stamps, total: Signed, by: tuple[int, ...]
+    events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed, by: tuple[int, ...]
 ) -> None:
-    for e in range(first, end):
+    n = np.uint64(8 * len(by))
+    for e in range(np.uint64(first), np.uint64(end)):
         k = events[e] + key
         place, kind, a = s.place[k], s.kind[k], s.weight_at[k]
-        for r in range(s.first[kind], s.first[kind + 1]):
+        for r in range(s.first[kind], s.first[kind + _ONE]):
             _add_vector(total, place + s.at[r], s.weight, 0, (a,), by)
-            a += 8 * len(by)
+            a += n
+
+
+@_compiled
+def _add_merged(events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed, by: tuple[int, ...]) -> None:
+    """As _add_vectors, of events in the order of pixels: those of one pixel stamp one place, up to four at once."""
+    e, last = np.uint64(first), np.uint64(end)
+    while e < last:
+        k = events[e] + key
+        place, kind, a = s.place[k], s.kind[k], s.weight_at[k]
+        runs = range(s.first[kind], s.first[kind + _ONE])
+        if e + _THREE < last and s.place[events[e + _THREE] + key] == place:
+            b, c = s.weight_at[events[e + _ONE] + key], s.weight_at[events[e + _TWO] + key]
+            d = s.weight_at[events[e + _THREE] + key]
+            o = 0
+            for r in runs:
+                _add_vector(total, place + s.at[r], s.weight, o, (a, b, c, d), by)
+                o += 8 * len(by)
+            e += _FOUR
+        elif e + _ONE < last and s.place[events[e + _ONE] + key] == place:
+            b = s.weight_at[events[e + _ONE] + key]
+            o = 0
+            for r in runs:
+                _add_vector(total, place + s.at[r], s.weight, o, (a, b), by)
+                o += 8 * len(by)
+            e += _TWO
+        else:
+            o = 0
+            for r in runs:
+                _add_vector(total, place + s.at[r], s.weight, o, (a,), by)
+                o += 8 * len(by)
+            e += _ONE
 
 
 @_compiled
@@ -276,7 +323,11 @@ def _add_step(row: int, spikes: Spikes, s: Stamps, given: Signed, lead: int, tot
     """Everything that arrives in one step."""
     for j in range(spikes.start.shape[0]):
         first, end, key, unit = spikes.start[j, row], spikes.start[j, row + 1], spikes.key[j], spikes.unit[j]
-        if unit == 64:
+        if unit == MERGED + 64:
+            _add_merged(spikes.events, first, end, key, s, total, _BY_64)
+        elif unit == MERGED + 32:
+            _add_merged(spikes.events, first, end, key, s, total, _BY_32)
+        elif unit == 64:
             _add_vectors(spikes.events, first, end, key, s, total, _BY_64)
         elif unit == 32:
             _add_vectors(spikes.events, first, end, key, s, total, _BY_32)

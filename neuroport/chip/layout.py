@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -45,6 +46,18 @@ class Layer:
     def n_sums(self) -> int:
         """Numbers that hold the sums of one step."""
         return self.storage.n_sums + self.inhibitory
+
+    def bias(self, mantissa: NDArray[np.int32]) -> NDArray[np.int64]:
+        """[samples, size] in membrane integers, in storage order, of mantissas [samples, *shape]."""
+        made = np.zeros((len(mantissa), self.storage.size), np.int64)
+        made[:, self.storage.place] = mantissa.reshape(len(mantissa), -1).astype(np.int64) << self.population.bias_exponent
+        return made
+
+    @cached_property
+    def constant_bias(self) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
+        """The population's own bias [1, size] in 64 and in 32 bits (where those hold it), and its largest magnitude."""
+        wide = self.bias(self.population.bias_mantissa[None])
+        return wide, wide.astype(np.int32), int(np.abs(wide).max(initial=0))
 
     def is_narrow(self, n_steps: int, largest_bias: int) -> bool:
         """Whether 32 bits hold every potential, no current leaves its register, and nothing leaks.
@@ -157,7 +170,7 @@ def _power(synapse: IntWeights) -> int:
 
 def _halves(parts: Parts, inhibitory: int) -> tuple[Parts, Parts]:
     """Excitatory weights, and the magnitudes of inhibitory ones with their sums further on."""
-    further = parts.place + np.int32(inhibitory)
+    further = parts.place + inhibitory
     return (
         replace(parts, weight=np.maximum(parts.weight, 0)),
         replace(parts, weight=-np.minimum(parts.weight, 0), place=further, start=parts.start + inhibitory),

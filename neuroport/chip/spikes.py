@@ -11,7 +11,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroport.chip.kernels import Events, Words, lowest_bit, n_bits
+from neuroport.chip.kernels import Events, Words, lowest_bit, n_bits, word_of
+
+Counts = NDArray[np.int32]
+_ONE, _FOUR = np.uint64(1), np.uint64(4)
 
 def _compiled(function: Any) -> Any:
     return njit(nogil=True, cache=True, boundscheck=False)(function)
@@ -20,12 +23,15 @@ def _compiled(function: Any) -> Any:
 @_compiled
 def pack(raster: NDArray[np.uint8], words: Words) -> None:
     """words [rows, n / 64] of raster [rows, N] in C order."""
+    flat, n = raster.reshape(-1), raster.shape[1]
     for row in range(raster.shape[0]):
-        for q in range(words.shape[1]):
+        for q in range(n // 64):
+            words[row, q] = word_of(flat, row * n + 64 * q)
+        if n % 64:
             word = np.uint64(0)
-            for k in range(64 * q, min(64 * q + 64, raster.shape[1])):
+            for k in range(n - n % 64, n):
                 word |= np.uint64(raster[row, k] != 0) << np.uint64(k & 63)
-            words[row, q] = word
+            words[row, n // 64] = word
 
 
 @_compiled
@@ -38,44 +44,52 @@ def unpack(words: Words, place: NDArray[np.int64], raster: NDArray[np.uint8]) ->
 
 
 @_compiled
-def list_events(
-    words: Words, n_steps: int, totals: NDArray[np.int64], counts: NDArray[np.int32]
-) -> tuple[Events, NDArray[np.int64]]:
-    """(the places of all spikes, row by row; [rows + 1] where each row begins).
-
-    Adds them to totals [n], and to counts [samples, n] unless that is [0, 0].
-    """
-    n_rows, n_words = words.shape
-    start = np.zeros(n_rows + 1, np.int64)
-    for row in range(n_rows):
+def count_rows(words: Words, start: NDArray[np.int64]) -> None:
+    """start [rows + 1]: spikes before each row."""
+    start[0] = 0
+    for row in range(words.shape[0]):
         found = 0
-        for q in range(n_words):
+        for q in range(words.shape[1]):
             found += n_bits(words[row, q])
         start[row + 1] = start[row] + found
-    events = np.empty(start[n_rows] + 4, np.int32)
-    e = 0
-    for row in range(n_rows):
-        for q in range(n_words):
-            word = words[row, q]
-            end = e + n_bits(word)
-            for k in range(4):  # most words have no more: written whether there is a spike or not, nothing is guessed
-                events[e + k] = 64 * q + lowest_bit(word)
-                word &= word - np.uint64(1)
-            e += 4
-            while e < end:
-                events[e] = 64 * q + lowest_bit(word)
-                word &= word - np.uint64(1)
-                e += 1
+
+
+@_compiled
+def list_events(words: Words, events: Events) -> None:
+    """The places of all spikes, row by row; `events` has room for eight more.
+
+    Most words have at most four spikes: four are written whether there are any or not, so that nothing is guessed.
+    """
+    e = np.uint64(0)
+    for row in range(words.shape[0]):
+        for q in range(words.shape[1]):
+            word, first = words[row, q], np.uint32(64 * q)
+            end = e + np.uint64(n_bits(word))
+            for k in range(4):
+                events[e + np.uint64(k)] = first + np.uint32(lowest_bit(word))
+                word &= word - _ONE
+            if end > e + _FOUR:
+                for k in range(4, 8):
+                    events[e + np.uint64(k)] = first + np.uint32(lowest_bit(word))
+                    word &= word - _ONE
+                e += _FOUR + _FOUR
+                while e < end:
+                    events[e] = first + np.uint32(lowest_bit(word))
+                    word &= word - _ONE
+                    e += _ONE
             e = end
-    events = events[: start[n_rows]]
+
+
+@_compiled
+def add_up(events: Events, start: NDArray[np.int64], n_steps: int, totals: NDArray[np.int64], counts: Counts) -> None:
+    """Add events to totals [n], and to counts [samples, n] unless that is [0, 0]."""
     for e in range(events.shape[0]):
         totals[events[e]] += 1
     if counts.shape[0]:
-        for row in range(n_rows):
+        for row in range(start.shape[0] - 1):
             of_sample = counts[row // n_steps]
             for e in range(start[row], start[row + 1]):
                 of_sample[events[e]] += 1
-    return events, start
 
 
 @_compiled

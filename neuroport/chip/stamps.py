@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from neuroport.chip.kernels import DENSE, POINTS, Signed, Stamps
+from neuroport.chip.kernels import DENSE, MERGED, POINTS, Signed, Stamps
 from neuroport.chip.storage import Storage, conv_axes
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWeights, as_sparse
 
@@ -31,10 +32,10 @@ class Parts:
     start, width: where the sums of a dense one begin, and how many they are.
     """
 
-    place: NDArray[np.int32]
-    kind: NDArray[np.int32]
+    place: NDArray[np.int64]
+    kind: NDArray[np.int64]
     weight_at: NDArray[np.int64]
-    at: Sequence[NDArray[np.int32]]
+    at: Sequence[NDArray[np.int64]]
     weight: Signed
     unit: int
     start: int = 0
@@ -44,11 +45,11 @@ class Parts:
         """As single weights, where no neuron has more than one."""
         if self.unit != 1 or max(map(len, self.at)) > 1:
             return self
-        first = np.array([at[0] if len(at) else 0 for at in self.at], np.int32)[self.kind]
+        first = np.array([at[0] if len(at) else 0 for at in self.at])[self.kind]
         is_empty = np.array([not len(at) for at in self.at])[self.kind]
         return replace(
             self,
-            place=np.where(is_empty, self.place.max(initial=0), self.place + first).astype(np.int32),
+            place=np.where(is_empty, self.place.max(initial=0), self.place + first),
             weight_at=np.where(is_empty, self.weight.size, self.weight_at),
             kind=np.zeros_like(self.kind),
             at=[],
@@ -62,7 +63,7 @@ class Joined:
     """The stamps of all projections into a population; the rest are fields of kernels.Spikes."""
 
     stamps: Stamps
-    key: NDArray[np.int64]
+    key: NDArray[np.uint64]
     unit: NDArray[np.int64]
     at: NDArray[np.int64]
     width: NDArray[np.int64]
@@ -78,28 +79,27 @@ def join(parts: Sequence[Parts], dtype: Dtype) -> Joined:
     for p, n in zip(parts, n_weights, strict=False):
         weight[n : n + p.weight.size] = p.weight
     stamps = Stamps(
-        _joined([p.place for p in parts], np.int32),
-        _joined([p.kind + n for p, n in zip(parts, n_kinds, strict=False)], np.int32),
-        _joined([p.weight_at + n for p, n in zip(parts, n_weights, strict=False)], np.int64),
-        np.cumsum([0, *map(len, every)]).astype(np.int64),
-        _joined(every, np.int32),
+        _joined([p.place for p in parts], np.uint32),
+        _joined([p.kind + n for p, n in zip(parts, n_kinds, strict=False)], np.uint32),
+        _joined([p.weight_at + n for p, n in zip(parts, n_weights, strict=False)], np.uint64),
+        np.cumsum([0, *map(len, every)]).astype(np.uint64),
+        _joined(every, np.uint32),
         weight,
     )
     key = np.cumsum([0, *(len(p.place) for p in parts)])[:-1]
     fields = np.array([(p.unit, p.start, p.width) for p in parts], np.int64).reshape(-1, 3)
-    return Joined(stamps, key.astype(np.int64), fields[:, 0].copy(), fields[:, 1].copy(), fields[:, 2].copy())
+    return Joined(stamps, key.astype(np.uint64), fields[:, 0].copy(), fields[:, 1].copy(), fields[:, 2].copy())
 
 
-def aligned(n: int, dtype: Dtype) -> Signed:
+def aligned(n: int, dtype: type[np.integer]) -> NDArray[Any]:
     """An array whose first number starts a cache line; its contents are arbitrary."""
     raw = np.empty(n * np.dtype(dtype).itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
-    found: Signed = raw[start : start + n * np.dtype(dtype).itemsize].view(dtype)
-    return found
+    return raw[start : start + n * np.dtype(dtype).itemsize].view(dtype)
 
 
-def _joined(parts: Sequence[Signed], dtype: Dtype) -> Signed:
-    return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
+def _joined(parts: Sequence[NDArray[np.int64]], dtype: type[np.unsignedinteger]) -> NDArray[Any]:
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(dtype)
 
 
 def stamps_of(synapse: IntWeights, exponent: int, dtype: Dtype, pre: Storage, post: Storage) -> Parts:
@@ -124,7 +124,7 @@ def _dense(scaled: Signed, pre: Storage, post: Storage) -> Parts:
     weight[:, post.place] = scaled.T
     weight_at = np.zeros(pre.size, np.int64)
     weight_at[pre.place] = np.arange(n_in) * post.size
-    nothing = np.zeros(pre.size, np.int32)
+    nothing = np.zeros(pre.size, np.int64)
     return Parts(nothing, nothing, weight_at, [], weight.ravel(), DENSE, post.lead, post.size)
 
 
@@ -134,10 +134,10 @@ def _sparse(synapse: IntSparse, scaled: Signed, pre: Storage, post: Storage) -> 
     shape = (len(synapse.row_start) - 1, len(pre.place))
     by_column = csr_array((order, synapse.columns, synapse.row_start), shape).tocsc()
     start = by_column.indptr.astype(np.int64)
-    targets = post.place[by_column.indices].astype(np.int32)
-    kind, weight_at = np.zeros(pre.size, np.int32), np.zeros(pre.size, np.int64)
+    targets = post.place[by_column.indices]
+    kind, weight_at = np.zeros((2, pre.size), np.int64)
     kind[pre.place], weight_at[pre.place] = np.arange(shape[1]), start[:-1]
-    place = np.full(pre.size, post.lead, np.int32)
+    place = np.full(pre.size, post.lead)
     return Parts(place, kind, weight_at, np.split(targets, start[1:-1]), scaled[by_column.data - 1], 1)
 
 
@@ -151,24 +151,30 @@ def _conv(synapse: IntConv2d | IntConvTranspose2d, scaled: Signed, pre: Storage,
     within = np.arange(0, n_added if unit > 1 else n_out, unit)  # where each vector of a tap begins
     weight = _by_input(synapse, scaled, n_in, n_out)
     weight = np.pad(weight, ((0, 0), (0, 0), (0, 0), (0, len(within) * unit - n_out)))
-    at: list[NDArray[np.int32]] = []
+    at: list[NDArray[np.int64]] = []
+    nearest: list[int] = []  # offsets begin at 0: the first one is part of the place
     blocks: list[Signed] = []
     for down, right in product(rows.taps, cols.taps):
         pairs = list(product(down, right))
         offsets = np.array([(y * post.width + x) * post.pitch for (_, y), (_, x) in pairs], np.int64)
-        at.append((offsets[:, None] + within).ravel().astype(np.int32))
+        nearest.append(int(offsets.min(initial=0)))
+        at.append((offsets[:, None] - nearest[-1] + within).ravel())
         taps = np.array([(i, j) for (i, _), (j, _) in pairs], np.int64).reshape(-1, 2)
         blocks.append(weight[:, taps[:, 0], taps[:, 1]].ravel())
-    at.append(np.zeros(0, np.int32))  # pixels that no tap takes into the image
+    at.append(np.zeros(0, np.int64))  # pixels that no tap takes into the image
     starts = np.cumsum([0, *(block.size for block in blocks)])[:-1]
     kinds = rows.kind[:, None] * len(cols.taps) + cols.kind
     channel = np.arange(g.in_shape[0])[:, None, None]
     weight_at = starts[kinds] + channel * np.array([block.size // g.in_shape[0] for block in blocks])[kinds]
     place = post.lead + (rows.place[:, None] * post.width + cols.place) * post.pitch + channel // n_in * n_out
-    kinds = np.where(rows.is_read[:, None] & cols.is_read, kinds, len(blocks))
-    made = [np.zeros(pre.size, t) for t in (np.int32, np.int32, np.int64)]
+    is_read = rows.is_read[:, None] & cols.is_read
+    place = np.where(is_read, place + np.array(nearest)[kinds], 0)
+    kinds = np.where(is_read, kinds, len(blocks))
+    made = np.zeros((3, pre.size), np.int64)
     for array, values in zip(made, (place, kinds, weight_at), strict=True):
         array[pre.place] = np.broadcast_to(values, g.in_shape).ravel()
+    if unit >= 32 and g.groups == 1 and pre.image == g.in_shape:
+        unit += MERGED
     return Parts(made[0], made[1], made[2], at, np.concatenate(blocks), unit)
 
 

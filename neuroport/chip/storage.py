@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,7 @@ class Storage:
         """Numbers that hold the population's sums and what lands around them."""
         return self.lead + self.size + self.tail + _SLACK
 
-    @property
+    @cached_property
     def valid(self) -> Words:
         """[size / 64]: the bits that are neurons."""
         bits = np.zeros(self.size, np.uint8)
