@@ -13,14 +13,18 @@ Source: Rueckauer et al. 2016, section 3.6; the numbers are ours.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numba import njit
 from numpy.typing import NDArray
 
 from neuroport.ann.graph import MaxPool2d
 from neuroport.snn.operators import Window
 
 ONE_SPIKE_BITS = 20
+ONE_SPIKE = 1 << ONE_SPIKE_BITS
 MAX_SHIFT = 6
 
 
@@ -43,17 +47,57 @@ def window_index(window: Window) -> NDArray[np.int64]:
 
 
 class GateState:
-    """Rate estimates of one gate population for a batch of samples."""
+    """Rate estimates of one gate population for a batch of samples.
+
+    estimate: [N, H * W * C] int32, channels last.
+    """
 
     def __init__(self, window: Window, n_samples: int) -> None:
+        channels, height, width = window.in_shape
         self.window = window
-        self.index = torch.from_numpy(window_index(window))
-        self.estimate = torch.zeros(n_samples, int(np.prod(window.in_shape)), dtype=torch.int64)
+        plane = Window(window.op, (1, height, width), (1, *window.out_shape[1:]))
+        self.index = window_index(plane)
+        self.estimate = np.zeros((n_samples, channels * height * width), np.int32)
 
     def step(self, t: int, spikes: torch.Tensor) -> torch.Tensor:
-        """Spikes [N, *out_shape] that pass at step t, of spikes [N, ...] of the population before."""
-        s = spikes.reshape(len(self.estimate), -1)
-        self.estimate += ((s.to(torch.int64) << ONE_SPIKE_BITS) - self.estimate) >> shift_at(t)
-        seen = self.estimate[:, self.index.clamp_min(0)].masked_fill(self.index < 0, -1)
-        chosen = self.index.expand(len(seen), *self.index.shape).gather(2, seen.argmax(2, keepdim=True))[:, :, 0]
-        return s.gather(1, chosen).reshape(len(s), *self.window.out_shape)
+        """Spikes [N, *out_shape] that pass at step t, of spikes [N, ...] of the population before; channels last."""
+        n, (channels, *_) = len(self.estimate), self.window.in_shape
+        s = spikes.reshape(n, *self.window.in_shape).permute(0, 2, 3, 1).contiguous()
+        passed = torch.zeros((n, *self.window.out_shape[1:], channels), dtype=s.dtype)
+        arriving, leaving = (x.view(n, -1, channels).numpy() for x in (s, passed))
+        estimate = self.estimate.reshape(n, -1, channels)
+        _estimate(arriving, estimate, shift_at(t))
+        _choose(arriving, estimate, self.index, leaving)
+        return passed.permute(0, 3, 1, 2)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+def _estimate(spikes: NDArray[Any], estimate: NDArray[np.int32], shift: int) -> None:
+    """Move the estimates [N, H * W, C] on by one step."""
+    for n in range(spikes.shape[0]):
+        for pixel in range(spikes.shape[1]):
+            s, e = spikes[n, pixel], estimate[n, pixel]
+            for c in range(len(s)):
+                target = np.int32(ONE_SPIKE if s[c] else 0)
+                e[c] += (target - e[c]) >> np.int32(shift)
+
+
+@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+def _choose(spikes: NDArray[Any], estimate: NDArray[np.int32], index: NDArray[np.int64], passed: NDArray[Any]) -> None:
+    """Write who passes, [N, H' * W', C]; index: [H' * W', kH * kW] of pixels.
+
+    Channels run innermost, so that the processor compares many at once.
+    """
+    best = np.empty(spikes.shape[2], np.int32)
+    for n in range(spikes.shape[0]):
+        for pixel in range(len(index)):
+            out = passed[n, pixel]
+            best[:] = -1
+            for place in index[pixel]:
+                if place < 0:
+                    continue
+                s, e = spikes[n, place], estimate[n, place]
+                for c in range(len(best)):
+                    is_larger = e[c] > best[c]
+                    best[c] = e[c] if is_larger else best[c]
+                    out[c] = s[c] if is_larger else out[c]

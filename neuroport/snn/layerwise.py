@@ -1,6 +1,6 @@
 """The float simulator turned round: one population after the other, each over all steps, as calibration needs it.
 
-The neurons are those of snn/simulate.py. A population's input does not change while its own constants are looked for,
+The neurons are those of snn/neuron.py. A population's input does not change while its own constants are looked for,
 so it is computed once and integrated as often as needed.
 """
 
@@ -16,8 +16,8 @@ from neuroport.ann.graph import FloatArray
 from neuroport.snn.encode import encode_spikes
 from neuroport.snn.gate import GateState
 from neuroport.snn.network import Gate, Neuron, Population, SpikingNetwork
-from neuroport.snn.operators import Window, apply
-from neuroport.snn.simulate import fire
+from neuroport.snn.neuron import integrate
+from neuroport.snn.operators import Linear, Operator, Window, prepared
 
 _MAX_HELD = 1 << 28  # numbers of one population's input that are held at a time; beyond it they are computed anew
 
@@ -68,6 +68,7 @@ class Layerwise:
         self.network, self.n_samples, self.n_steps = network, len(samples), n_steps
         self.analog: torch.Tensor | None = None
         self.spikes: dict[str, torch.Tensor] = {}
+        self.functions: dict[Operator, Linear] = {}
         self.last_use = {j.pre: j.post for p in network.populations for j in network.incoming[p.name]}
         if network.encoding == "current":
             self.analog = torch.as_tensor(samples, dtype=torch.float32).reshape(self.n_samples, -1)
@@ -80,9 +81,15 @@ class Layerwise:
         total: torch.Tensor | None = None
         for j in self.network.incoming[p.name]:
             if j.pre in self.spikes:
-                one = apply(j.operator, self.spikes[j.pre][t].to(torch.float32)).reshape(self.n_samples, *p.shape)
-                total = one if total is None else total + one
+                one = self.applied(j.operator, self.spikes[j.pre][t].to(torch.float32), p)
+                total = one if total is None else total.add_(one)
         return total
+
+    def applied(self, op: Operator, x: torch.Tensor, p: Population) -> torch.Tensor:
+        """What an operator hands a population, [N, *shape]; prepared at its first use."""
+        if op not in self.functions:
+            self.functions[op] = prepared(op, torch.float32)
+        return self.functions[op](x).reshape(self.n_samples, *p.shape)
 
     def drive(self, p: Population) -> Drive:
         """What arrives at a population whose inputs have fired."""
@@ -90,7 +97,7 @@ class Layerwise:
         constant = torch.as_tensor(p.bias, dtype=torch.float32).expand(shape)
         for j in self.network.incoming[p.name]:
             if self.analog is not None and j.pre == self.network.input.name:
-                constant = constant + apply(j.operator, self.analog).reshape(shape)
+                constant = constant + self.applied(j.operator, self.analog, p)
         return Drive(constant, Steps(self, p))
 
     def integrate(self, p: Population, drive: Drive, gain: FloatArray, offset: FloatArray) -> torch.Tensor:
@@ -98,13 +105,13 @@ class Layerwise:
         neuron = p.neuron
         if not isinstance(neuron, Neuron):
             raise TypeError(f"gate '{p.name}' does not integrate")
-        v = torch.full_like(drive.constant, neuron.v_init)
+        v = torch.full(drive.constant.shape, neuron.v_init, dtype=drive.constant.dtype)
         factor, shift = (
             torch.as_tensor(x, dtype=v.dtype).reshape(-1, *[1] * (len(p.shape) - 1)) for x in (gain, offset)
         )
         spikes = torch.zeros((self.n_steps, *v.shape), dtype=torch.uint8)
         for t in range(p.clamp_until, self.n_steps):
-            spikes[t], v = fire(v * neuron.leak + (drive.at(t) * factor + shift), neuron)
+            integrate(v, (drive.at(t) * factor).add_(shift).contiguous(), neuron, spikes[t])
         return spikes
 
     def fire(self, p: Population, spikes: torch.Tensor) -> None:

@@ -7,8 +7,9 @@ population of any shape with as many neurons. Weights are float64 here; the chip
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from neuroport.ann.graph import FloatArray, MaxPool2d, Pair
-from neuroport.ann.interpret import gather
 
 Shape = tuple[int, ...]
 Image = tuple[int, int, int]
@@ -56,9 +56,22 @@ class ConvGeometry:
         return (far[0], far[1])
 
     @property
+    def has_equal_padding(self) -> bool:
+        """Whether a convolution padded alike on both sides has the same outputs: more zeros there are never read."""
+        return min(self.padding) >= 0 and list(self.out_shape[1:]) == [
+            (n + 2 * p - span) // s + 1
+            for n, p, span, s in zip(self.in_shape[1:], self.padding, self.span, self.stride, strict=True)
+        ]
+
+    @property
     def is_depthwise(self) -> bool:
         """Whether each channel goes to one channel of its own."""
         return self.groups == self.in_shape[0] == self.out_shape[0]
+
+    @property
+    def is_pointwise(self) -> bool:
+        """Whether each pixel goes to itself alone."""
+        return self.kernel == self.stride == (1, 1) and self.padding == self.far_padding == (0, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,35 +197,65 @@ class Chain:
 Operator = Part | Chain
 
 
+Linear = Callable[[torch.Tensor], torch.Tensor]
+
+
 def apply(op: Operator, x: torch.Tensor) -> torch.Tensor:
     """y [N, *out_shape] for x [N, ...] with as many elements per sample as op.in_shape."""
-    x = x.reshape(len(x), *op.in_shape)
+    return prepared(op, x.dtype)(x)
+
+
+def prepared(op: Operator, dtype: torch.dtype) -> Linear:
+    """The operator as a function of x [N, ...] of that dtype, as `apply` is; its weights are converted here, once.
+
+    The answer is in memory of its own, in any order.
+    """
+    function = _prepared(op, dtype)
+    in_shape, out_shape = op.in_shape, op.out_shape
+    return lambda x: function(x.reshape(len(x), *in_shape)).reshape(len(x), *out_shape)
+
+
+def _prepared(op: Operator, dtype: torch.dtype) -> Linear:
+    """The same for x [N, *in_shape], but for the shape of the answer."""
     match op:
         case Dense(weight):
-            y = F.linear(x.flatten(1), torch.as_tensor(weight, dtype=x.dtype))
+            dense = torch.as_tensor(weight, dtype=dtype)
+            return lambda x: F.linear(x.flatten(1), dense)
         case Conv2d(weight, g):
-            y = _conv(torch.as_tensor(weight, dtype=x.dtype), g, x)
+            kernel = torch.as_tensor(weight, dtype=dtype)
+            if g.is_pointwise and g.is_depthwise:
+                pointwise = kernel.reshape(-1, 1, 1)
+                return lambda x: x * pointwise
+            return partial(_conv, kernel, g)
         case ConvTranspose2d(weight, g):
-            y = _conv_transpose(torch.as_tensor(weight, dtype=x.dtype), g, x)
+            return partial(_conv_transpose, torch.as_tensor(weight, dtype=dtype), g)
         case Sparse(matrix):
-            y = _as_torch(matrix, x.dtype).matmul(x.flatten(1).T).T
+            sparse = _as_torch(matrix, dtype)
+            return lambda x: sparse.matmul(x.flatten(1).T).T
         case Scale(gain):
-            y = x * torch.as_tensor(np.array(gain), dtype=x.dtype)
+            factor = torch.as_tensor(np.array(gain), dtype=dtype)
+            return lambda x: x * factor
         case Gather(index):
-            y = gather(index, x)
+            return _gather(index)
         case Resample(rows, cols):
-            y = torch.as_tensor(rows, dtype=x.dtype) @ x @ torch.as_tensor(cols, dtype=x.dtype).T
+            left, right = torch.as_tensor(rows, dtype=dtype), torch.as_tensor(cols, dtype=dtype).T
+            return lambda x: left @ x @ right
         case Window(pool):
-            y = F.max_pool2d(x, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+            return lambda x: F.max_pool2d(x, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
         case Chain(parts):
-            y = x
-            for part in parts:
-                y = apply(part, y)
-    return y.reshape(len(x), *op.out_shape)
+            functions = [prepared(part, dtype) for part in parts]
+            return lambda x: reduce(lambda y, function: function(y), functions, x)
+
+
+def _gather(index: NDArray[np.int64]) -> Linear:
+    where, gaps = torch.from_numpy(index.clip(0)), torch.from_numpy(np.flatnonzero(index < 0))
+    if not len(gaps):
+        return lambda x: x.flatten(1).index_select(1, where)
+    return lambda x: x.flatten(1).index_select(1, where).index_fill(1, gaps, 0)
 
 
 def _conv(weight: torch.Tensor, g: ConvGeometry, x: torch.Tensor) -> torch.Tensor:
-    if g.far_padding == g.padding and min(g.padding) >= 0:
+    if g.has_equal_padding:
         return F.conv2d(x, weight, None, g.stride, g.padding, g.dilation, g.groups)
     return F.conv2d(_padded(x, g.padding, g.far_padding), weight, None, g.stride, 0, g.dilation, g.groups)
 
@@ -226,8 +269,10 @@ def _conv_transpose(weight: torch.Tensor, g: ConvGeometry, x: torch.Tensor) -> t
 
 def _padded(x: torch.Tensor, near: Sequence[int], far: Sequence[int]) -> torch.Tensor:
     """Zeros above and left (near), below and right (far), or what is there cut; more may be cut than was there."""
-    grown = F.pad(x, (max(near[1], 0), max(far[1], 0), max(near[0], 0), max(far[0], 0)))
-    return F.pad(grown, (min(near[1], 0), min(far[1], 0), min(near[0], 0), min(far[0], 0)))
+    ends = (near[1], far[1], near[0], far[0])
+    if max(ends) > 0:
+        x = F.pad(x, [max(end, 0) for end in ends])
+    return F.pad(x, [min(end, 0) for end in ends]) if min(ends) < 0 else x
 
 
 def _as_torch(matrix: csr_array, dtype: torch.dtype) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -230,11 +231,17 @@ def test_a_gate_passes_what_the_plain_rule_passes(op: MaxPool2d) -> None:
     spikes = (rng.random((3, 90, *shape)) < rate).astype(np.uint8)
     out = draw(lambda w, x: pooled(op, w, x), shape)
     gate_shape = out.by_name[out.output].shape
-    state = GateState(Window(op, shape, gate_shape), 3)
-    found = np.stack([state.step(t, torch.from_numpy(spikes[:, t]).float()).numpy() for t in range(90)], 1)
-    assert set(np.unique(found)) == {0, 1}
-    for sample, expected in zip(found, spikes, strict=True):
-        np.testing.assert_array_equal(sample, gate_oracle(op, expected, gate_shape))
+    for dtype, order in product((torch.float32, torch.float64, torch.uint8), (torch.contiguous_format, None)):
+        state = GateState(Window(op, shape, gate_shape), 3)
+        given_ = torch.from_numpy(spikes).to(dtype)
+        steps = [given_[:, t].contiguous(memory_format=order or torch.channels_last) for t in range(90)]
+        passed = [state.step(t, step) for t, step in enumerate(steps)]
+        assert {step.dtype for step in passed} == {dtype}
+        found = torch.stack(passed, 1).numpy()
+        assert set(np.unique(found)) == {0, 1}
+        np.testing.assert_array_equal(given_, spikes)
+        for sample, expected in zip(found, spikes, strict=True):
+            np.testing.assert_array_equal(sample, gate_oracle(op, expected, gate_shape))
 
 
 def test_the_estimate_starts_as_the_mean_and_never_leaves_its_range() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -31,6 +32,7 @@ from neuroport.snn.operators import (
     apply,
     as_image,
     conv_geometry,
+    prepared,
 )
 from neuroport.snn.sparse import as_matrix
 from tests.snn.chains import chains, convs, images, numbers, parts, transposed
@@ -128,6 +130,53 @@ def test_the_answer_has_the_precision_of_the_input(dtype: torch.dtype) -> None:
     assert torch.equal(apply(conv, x), F.conv2d(x, weight, None, (2, 1), (1, 1), (1, 2), 2))
     dense = Dense(numbers(3, 60), (2, 5, 6), (3,))
     assert torch.equal(apply(dense, x), F.linear(x.flatten(1), torch.from_numpy(dense.weight).to(dtype)))
+
+
+@given(op=chains(), n=st.integers(1, 3))
+def test_a_prepared_operator_is_used_again_and_again(op: Operator, n: int) -> None:
+    """The same bits as each time anew, in memory that belongs neither to the input nor to an answer before."""
+    for dtype in (torch.float32, torch.float64):
+        function = prepared(op, dtype)
+        x = torch.from_numpy(numbers(n, *op.in_shape, seed=1)).to(dtype)
+        before, first = x.clone(), function(x)
+        expected = first.clone()
+        assert first.dtype == dtype
+        assert first.shape == (n, *op.out_shape)
+        first.fill_(3)
+        assert torch.equal(x, before)
+        assert torch.equal(function(x), expected)
+        assert torch.equal(apply(op, x), expected)
+
+
+@given(data=st.data(), shape=images())
+def test_images_may_lie_channels_last(data: st.DataObject, shape: tuple[int, int, int]) -> None:
+    """Numbers in eighths, of which all sums are exact."""
+    op: Any = data.draw(parts(shape))
+    if hasattr(op, "weight"):
+        op = replace(op, weight=np.rint(op.weight * 8) / 8)
+    x = torch.from_numpy(np.rint(numbers(2, *shape, seed=1) * 8) / 8).float()
+    last = x.contiguous(memory_format=torch.channels_last)
+    found, expected = apply(op, last), apply(op, x)
+    if isinstance(op, Conv2d | ConvTranspose2d | Dense | Gather | Scale):
+        assert torch.equal(found, expected)
+    else:
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_geometry_says_whether_both_sides_can_be_padded_alike() -> None:
+    """What is padded beyond the last place of the kernel is never read."""
+    one = conv_geometry((2, 8, 8), (2, 1, 1, 1), (1, 1), (0, 0), (1, 1), 2)
+    assert one.is_pointwise
+    assert one.has_equal_padding
+    strided = conv_geometry((2, 8, 8), (2, 1, 1, 1), (2, 2), (0, 0), (1, 1), 2)
+    assert strided.far_padding == (-1, -1)
+    assert strided.has_equal_padding
+    assert not strided.is_pointwise
+    assert not replace(one, padding=(1, 1), out_shape=(2, 10, 10)).is_pointwise
+    assert not replace(one, out_shape=(2, 7, 8)).has_equal_padding
+    assert not replace(one, padding=(-1, 0), out_shape=(2, 6, 8)).has_equal_padding
+    assert not replace(one, kernel=(3, 3), padding=(1, 1), out_shape=(2, 8, 9)).has_equal_padding
+    assert replace(one, kernel=(3, 3), padding=(1, 1)).has_equal_padding
 
 
 def test_geometry_says_how_far_the_kernel_reaches() -> None:

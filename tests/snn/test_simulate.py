@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from neuroport.ann.graph import MaxPool2d
 from neuroport.errors import DataError, InvalidNetworkError
+from neuroport.snn import simulate as simulator
 from neuroport.snn.network import Gate, Head, Neuron, Population, Projection, SpikingNetwork
 from neuroport.snn.operators import Dense, Window
 from neuroport.snn.simulate import FloatRun, simulate
+from tests.snn.graphs import NETS
+from tests.snn.test_layerwise import N_STEPS, dyadic, samples_for
 
 MEMBRANE = Neuron(fires=False)
 
@@ -268,3 +271,76 @@ def test_networks_that_make_no_sense_are_refused() -> None:
     ):
         with pytest.raises(InvalidNetworkError, match=message):
             SpikingNetwork(populations, projections)
+
+
+# --- batches and orders of memory
+
+
+@pytest.mark.parametrize("encoding", ["current", "rate", "poisson", "events"])
+def test_batches_make_no_difference(monkeypatch: pytest.MonkeyPatch, encoding: Any) -> None:
+    """Dyadic, so exact in any order; 7 samples in batches of at most 3 are 2, 2 and 3."""
+    rng = np.random.default_rng(5)
+    network = layered(
+        (rng.integers(-8, 9, (6, 3)) / 8, rng.integers(0, 3, 6) / 8, Neuron(v_init=0.5)),
+        (rng.integers(-8, 9, (4, 6)) / 8, rng.integers(-2, 3, 4) / 8, MEMBRANE),
+        encoding=encoding,
+    )
+    network = replace(network, heads=(Head("p1", is_sampled=True),))
+    x = (rng.random((7, 9, 3)) < 0.5).astype(np.uint8) if encoding == "events" else rng.integers(0, 9, (7, 3)) / 8
+
+    def found() -> FloatRun:
+        return simulate(network, x, 9, record=("input", "p0"), over_time=True)
+
+    whole, sizes = found(), []
+    assert whole.counts["p0"].any()
+    made = simulator._State.__init__
+    monkeypatch.setattr(simulator, "_MIN_BATCH", 1)
+    monkeypatch.setattr(simulator, "_MAX_BATCH", 3)
+    monkeypatch.setattr(simulator._State, "__init__", lambda self, *a: (made(self, *a), sizes.append(self.n))[0])
+    parts = found()
+    assert sizes == [2, 2, 3]
+    assert whole.n_steps == parts.n_steps == 9
+    for one, other in ((whole.counts, parts.counts), (whole.rasters, parts.rasters)):
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
+    np.testing.assert_array_equal(whole.readout, parts.readout)
+    np.testing.assert_array_equal(whole.potentials["p1"], parts.potentials["p1"])
+    assert whole.over_time is not None
+    assert parts.over_time is not None
+    np.testing.assert_array_equal(whole.over_time.potentials, parts.over_time.potentials)
+
+
+def test_batches_are_as_large_as_the_largest_population_allows() -> None:
+    def sizes(n_neurons: int, n_samples: int) -> list[int]:
+        network = layered((np.zeros((1, n_neurons)), [0], MEMBRANE))
+        slices = simulator._batches(network, np.zeros((n_samples, n_neurons), np.uint8))
+        assert [k.start for k in slices[1:]] == [k.stop for k in slices[:-1]]
+        assert (slices[0].start, slices[-1].stop) == (0, n_samples)
+        return [k.stop - k.start for k in slices]
+
+    assert sizes(10, 128) == [128]
+    assert sizes(10, 129) == [64, 65]
+    assert sizes(1 << 14, 100) == [50, 50]
+    assert sizes(1 << 20, 16) == [8, 8]
+    assert sizes(10, 1) == [1]
+
+
+@pytest.mark.parametrize("max_pool", ["expand", "gated"])
+@pytest.mark.parametrize("encoding", ["current", "rate"])
+@pytest.mark.parametrize("net", NETS)
+def test_float32_with_images_channels_last_is_float64_in_c_order(net: str, encoding: Any, max_pool: Any) -> None:
+    """Weights and biases in sixteenths: each sum has less than 24 bits, so both are exact."""
+    network = dyadic(NETS[net], encoding=encoding, max_pool=max_pool)
+    images = samples_for(network)
+    names = tuple(p.name for p in network.populations)
+    one, other = (
+        simulate(network, images, N_STEPS, record=names, over_time=True, dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
+    )
+    for name in names:
+        np.testing.assert_array_equal(one.rasters[name], other.rasters[name], err_msg=name)
+        np.testing.assert_array_equal(one.counts[name], one.rasters[name].sum(1), err_msg=name)
+    for name in one.readouts:
+        np.testing.assert_array_equal(one.readouts[name], other.readouts[name])
+    assert any(run.any() for run in one.rasters.values())
+    assert one.counts[names[1]].flags.c_contiguous
