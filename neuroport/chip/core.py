@@ -10,23 +10,30 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from neuroport.chip import kernels
 from neuroport.chip import spikes as bits
+from neuroport.chip.dense import exact_products
 from neuroport.chip.inputs import Inputs, IntInputs, check_inputs
-from neuroport.chip.kernels import Events, Signed, Words
 from neuroport.chip.layout import Layer, layout_of
 from neuroport.chip.network import IntNetwork, IntPopulation
 from neuroport.chip.record import CoreRun, Keep, Path, Raster, Record, check_memory, positions, record_of
 from neuroport.chip.stamps import aligned
+from neuroport.chip.work import Events, Run, Spikes, Words
 
+Synapses = Literal["auto", "event", "dense"]
 _AT_WORK = 1 << 22  # neuron-steps of one population that a thread holds at a time
 _MAX_SHARD = 16
-_NOTHING = np.zeros(0, np.uint32)
+_NOTHING = np.zeros(0, np.int64)
+_NO_SPIKES = Spikes(
+    np.zeros(0, np.uint32), np.zeros((0, 1), np.int64), np.zeros(0, np.uint64), _NOTHING, _NOTHING, _NOTHING
+)
+_NOT_GIVEN = np.zeros((0, 0), np.int32)
 
 
 def run_core(
@@ -36,6 +43,7 @@ def run_core(
     record: Keep | Record = "none",
     n_threads: int | None = None,
     memory_mb: int = 2048,
+    synapses: Synapses = "auto",
     on_progress: Callable[[int], None] | None = None,
 ) -> CoreRun:
     """Run every sample for inputs.n_steps.
@@ -45,6 +53,8 @@ def run_core(
         record: what to keep besides readouts and totals; see Record, and record_of for the words.
         n_threads: threads that share the samples; all processors if None.
         memory_mb: what a record may take; what is at work does not grow with the number of samples.
+        synapses: 'event' adds up the weights of arriving spikes, 'dense' multiplies matrices where that is exact here,
+            'auto' chooses for each population by how many spikes arrive. The results are the same.
         on_progress: told the number of samples finished since it was told last.
 
     Raises:
@@ -55,28 +65,29 @@ def run_core(
         check_inputs(network, inputs)
     kept = record_of(record, network)
     check_memory(kept, network, inputs.n_samples, inputs.n_steps, memory_mb)
-    state = _Run(network, inputs, kept)
+    state = _Run(network, inputs, kept, synapses)
     largest = max(storage.size for storage in state.layout.storages.values())
     size = max(1, min(_MAX_SHARD, _AT_WORK // (largest * inputs.n_steps)))
     shards = [slice(start, min(start + size, inputs.n_samples)) for start in range(0, inputs.n_samples, size)]
     executor = ThreadPoolExecutor(n_threads or os.cpu_count() or 1)
-    try:
-        for n_done in executor.map(state.run_shard, shards):
-            if on_progress is not None:
-                on_progress(n_done)
-    except BaseException:
-        state.stop[0] = 1
-        raise
-    finally:  # an interrupt waits for a step, not for a sample
-        executor.shutdown(wait=True, cancel_futures=True)
+    with exact_products():
+        try:
+            for n_done in executor.map(state.run_shard, shards):
+                if on_progress is not None:
+                    on_progress(n_done)
+        except BaseException:
+            state.stop[0] = 1
+            raise
+        finally:  # an interrupt waits for a step, not for a sample
+            executor.shutdown(wait=True, cancel_futures=True)
     return state.result()
 
 
 class _Run:
     """Results of one run, written by several threads."""
 
-    def __init__(self, network: IntNetwork, inputs: Inputs, record: Record) -> None:
-        self.network, self.inputs, self.record = network, inputs, record
+    def __init__(self, network: IntNetwork, inputs: Inputs, record: Record, synapses: Synapses) -> None:
+        self.network, self.inputs, self.record, self.synapses = network, inputs, record, synapses
         self.layout = layout_of(network)
         self.stop, self.lock, self.local = np.zeros(1, np.uint8), threading.Lock(), threading.local()
         self.n_steps, s = inputs.n_steps, inputs.n_samples
@@ -98,7 +109,7 @@ class _Run:
         self.potentials = {
             name: np.zeros((n_kept, self.n_steps, len(places)), np.int64) for name, places in self.watch.items()
         }
-        self.arrived: dict[str, list[float]] = {layer.population.name: [0.0, 0.0] for layer in self.layout.layers}
+        self.arrived = {layer.population.name: np.zeros(3, np.int64) for layer in self.layout.layers}
         self.widths: dict[str, int] = {}
 
     def room(self) -> _Room:
@@ -148,15 +159,21 @@ class _Run:
             potentials=potentials,
         )
 
+    def is_dense(self, layer: Layer, density: float) -> bool:
+        """Whether a population's sums are matrix products."""
+        if self.synapses == "auto":
+            return density > layer.dense_from
+        return self.synapses == "dense" and layer.can_be_dense
+
     def _path(self, layer: Layer) -> Path:
         name = layer.population.name
-        n_spikes, n_places = self.arrived[name]
+        n_spikes, n_places, n_dense = (int(n) for n in self.arrived[name])
         return Path(
-            "event" if layer.pres else "none",
+            n_dense / (self.inputs.n_samples * self.n_steps) if layer.pres else 0.0,
             8 * np.dtype(layer.total_dtype).itemsize,
             layer.bound,
             self.widths.get(name, 0),
-            n_spikes / max(n_places, 1.0),
+            n_spikes / max(n_places, 1),
         )
 
 
@@ -185,7 +202,7 @@ class _Shard:
         self.events: dict[str, tuple[Events, NDArray[np.int64]]] = {}
         self.totals: dict[str, NDArray[np.int64]] = {}
         self.lost: dict[str, NDArray[np.int64]] = {}
-        self.arrived: dict[str, tuple[int, int]] = {}
+        self.arrived: dict[str, tuple[int, int, int]] = {}
 
     def run(self, layer: Layer) -> None:
         """One population over all steps of the samples."""
@@ -194,9 +211,7 @@ class _Shard:
         words = self.room.take((p.name, "words"), self.n_rows * n_words, np.uint64).reshape(self.n_rows, n_words)
         if layer.gate is not None:
             pre = run.layout.storages[layer.pres[0]].place
-            bits.pass_gate(
-                self.words[layer.pres[0]], pre, layer.gate, layer.storage.place, self.inputs.n_steps, words
-            )
+            bits.pass_gate(self.words[layer.pres[0]], pre, layer.gate, layer.storage.place, self.inputs.n_steps, words)
         else:
             self._integrate(layer, words)
         self.emit(p, words)
@@ -220,8 +235,7 @@ class _Shard:
         events = events[: start[-1]]
         bits.add_up(events, start, self.inputs.n_steps, totals, counts)
         self.events[p.name] = (events, start)
-        if p.name in run.layout.gated:
-            self.words[p.name] = words
+        self.words[p.name] = words
         if p.name in run.counts:
             run.counts[p.name][self.samples] = counts[:, place]
         if run.reads.get(p.name) == "count":
@@ -247,7 +261,7 @@ class _Shard:
             is_narrow = layer.is_narrow(self.inputs.n_steps, largest)
             bias = narrow if is_narrow else wide
         watch = run.watch.get(p.name, np.zeros(0, np.int64))
-        record = kernels.Run(
+        record = Run(
             words=words,
             valid=layer.storage.valid,
             watch=watch,
@@ -257,10 +271,10 @@ class _Shard:
             stop=run.stop,
         )
         total = self.room.take((p.name, "sums"), layer.n_sums, layer.total_dtype)
-        given: Signed = np.zeros((0, 0), layer.total_dtype)
+        spikes, given = self._spikes(layer)
         neurons = layer.neurons(self.inputs.n_steps, is_narrow=is_narrow)
         kernel = kernels.run_narrow if is_narrow else kernels.run_wide
-        kernel(self._spikes(layer), layer.synapses.stamps, given, total, neurons, bias, record)
+        kernel(spikes, layer.synapses.stamps, given, total, neurons, bias, record)
         self.lost[p.name] = record.lost
         run.widths[p.name] = 32 if is_narrow else 64
         if len(record.last):
@@ -269,22 +283,42 @@ class _Shard:
             kept, at = self._kept()
             run.potentials[p.name][at] = record.potentials.reshape(n, self.inputs.n_steps, -1)[kept]
 
-    def _spikes(self, layer: Layer) -> kernels.Spikes:
-        """The events of all projections into a population, one after the other."""
+    def _spikes(self, layer: Layer) -> tuple[Spikes, NDArray[np.int32]]:
+        """What arrives at a population: the events of all projections, or where those are many, their sums."""
         arriving = [self.events[name] for name in layer.pres]
-        places = sum(self.of.network.by_name[name].n_neurons for name in layer.pres) * self.n_rows
-        self.arrived[layer.population.name] = (sum(len(events) for events, _ in arriving), places)
+        n_events = sum(len(events) for events, _ in arriving)
+        n_places = sum(self.of.network.by_name[name].n_neurons for name in layer.pres) * self.n_rows
+        is_dense = self.of.is_dense(layer, n_events / max(n_places, 1))
+        self.arrived[layer.population.name] = (n_events, n_places, self.n_rows * is_dense)
+        if is_dense:
+            return _NO_SPIKES, self._products(layer)
         j = layer.synapses
         if len(arriving) == 1:
             events, start = arriving[0]
-            return kernels.Spikes(events, start[None], j.key, j.unit, j.at, j.width)
-        joined = np.concatenate([_NOTHING, *(events for events, _ in arriving)])
+            return Spikes(events, start[None], j.key, j.unit, j.at, j.width), _NOT_GIVEN
+        joined = np.concatenate([_NO_SPIKES.events, *(events for events, _ in arriving)])
         start = np.zeros((len(arriving), self.n_rows + 1), np.int64)
         before = 0
         for row, (events, of_one) in zip(start, arriving, strict=True):
             np.add(of_one, before, out=row)
             before += len(events)
-        return kernels.Spikes(joined, start, j.key, j.unit, j.at, j.width)
+        return Spikes(joined, start, j.key, j.unit, j.at, j.width), _NOT_GIVEN
+
+    def _products(self, layer: Layer) -> NDArray[np.int32]:
+        """[rows, places]: the same sums by matrix products."""
+        spread = {}
+        for name in dict.fromkeys(layer.pres):
+            words = self.words[name]
+            spread[name] = np.empty((self.n_rows, 64 * words.shape[1]), np.int8)
+            bits.spread(words, spread[name])
+        if layer.byte_weights is not None:
+            rows = np.concatenate([spread[name] for name in layer.pres], 1)
+            return torch._int_mm(torch.from_numpy(rows), layer.byte_weights).numpy()
+        storages = self.of.layout.storages
+        (sums,) = layer.products.sums({n: torch.from_numpy(x[:, storages[n].place]) for n, x in spread.items()})
+        given = np.zeros((self.n_rows, layer.storage.size), np.int32)
+        given[:, layer.storage.place] = sums.numpy().astype(np.int32) >> layer.power
+        return given
 
     def hand_in(self) -> None:
         """Add what this shard counted to the run's sums."""
@@ -292,6 +326,5 @@ class _Shard:
             self.of.totals[name] += n
         for name, lost in self.lost.items():
             self.of.lost[name] += lost
-        for name, (n_spikes, n_places) in self.arrived.items():
-            self.of.arrived[name][0] += n_spikes
-            self.of.arrived[name][1] += n_places
+        for name, arrived in self.arrived.items():
+            self.of.arrived[name] += arrived

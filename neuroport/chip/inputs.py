@@ -124,8 +124,8 @@ def _checked(mantissa: NDArray[np.float64], name: str, network: IntNetwork, firs
         sample = int(np.argwhere(outside.reshape(len(mantissa), -1).any(1))[0, 0])
         worst = mantissa[sample].reshape(-1)[np.abs(mantissa[sample]).argmax()]
         raise DoesNotFitError(
-            f"layer '{name}': sample {first_sample + sample} needs an input current of mantissa {worst:.0f}, {network.target} allows "
-            f"{sheet.mantissa_min} to {sheet.mantissa_max}; its pixels lie outside the range of the calibration data; "
-            f"scale both the same way"
+            f"layer '{name}': sample {first_sample + sample} needs an input current of mantissa {worst:.0f}, "
+            f"{network.target} allows {sheet.mantissa_min} to {sheet.mantissa_max}; its pixels lie outside the range "
+            f"of the calibration data; scale both the same way"
         )
     return mantissa.astype(np.int32)

@@ -7,7 +7,7 @@ chooses types that hold every sum of one step (chip/layout.py), intermediate sum
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -16,92 +16,19 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-Signed = NDArray[np.signedinteger]
-Words = NDArray[np.uint64]
-Events = NDArray[np.uint32]
-
-
-class Spikes(NamedTuple):
-    """What arrives: the events of P projections one after the other, each a neuron's place in its storage order.
-
-    start: [P, rows + 1], where a row's events begin; key: [P], where each projection begins in the stamps' arrays;
-    unit: [P], weights that are added at a time, or POINTS or DENSE; at, width: [P], where a dense one's sums begin, and
-    how many they are.
-    """
-
-    events: Events
-    start: NDArray[np.int64]
-    key: NDArray[np.uint64]
-    unit: NDArray[np.int64]
-    at: NDArray[np.int64]
-    width: NDArray[np.int64]
-
-
-MERGED, POINTS, DENSE = 1000, -1, 0
-
-
-class Stamps(NamedTuple):
-    """The synapses of a population: what each presynaptic neuron k adds, and where (chip/stamps.py).
-
-    A neuron of kind c adds `unit` weights, from weight_at[k] on, at place[k] + at[r] for each r from first[c] to
-    first[c + 1], one after the other. POINTS: one weight at place[k]; DENSE: weight_at alone is read. All unsigned: a
-    signed index might be meant from the end, which costs as much as the addition.
-    """
-
-    place: NDArray[np.uint32]
-    kind: NDArray[np.uint32]
-    weight_at: NDArray[np.uint64]
-    first: NDArray[np.uint64]
-    at: NDArray[np.uint32]
-    weight: Signed
-
-
-class Neurons(NamedTuple):
-    """The arithmetic of a population in membrane integers: it fires at v >= fires_at.
-
-    subtract: a reset by `threshold`, else to 0. lead: where the sums of its first neuron stand; inhibitory: how far behind them those of inhibitory synapses, 0
-    where both are added up together. Registers hold 2^(bits - 1) = half. keep: 2^decay_bits - decay.
-    """
-
-    n_steps: int
-    lead: int
-    clamp_until: int
-    v_init: int
-    shift: int
-    fires_at: int
-    threshold: int
-    subtract: bool
-    membrane_half: int
-    membrane_wraps: bool
-    current_half: int
-    current_wraps: bool
-    decay: int
-    keep: int
-    decay_bits: int
-    floor: int
-    inhibitory: int
-    sum_limit: int
-
-
-class Run(NamedTuple):
-    """What is written: words [rows, n / 64] of spikes, potentials [rows, len(watch)] of neurons `watch`.
-
-    last: [samples, n] potentials after the last step, or [0, 0]; lost: [2] neuron-steps in which a register could not
-    hold its value: [0] currents, and potentials at the upper end or wrapped; [1] potentials held at the lower end (a
-    neuron far from firing, which changes little). valid: bits that are neurons; stop: ends the run where not 0.
-    """
-
-    words: Words
-    valid: Words
-    watch: NDArray[np.int64]
-    potentials: NDArray[np.int64]
-    last: NDArray[np.int64]
-    lost: NDArray[np.int64]
-    stop: NDArray[np.uint8]
+from neuroport.chip.work import MERGED, POINTS, Events, Neurons, Run, Signed, Spikes, Stamps
 
 # Explicit vectors: left to itself the compiler checks for overlapping arrays in every short loop and widens to 64 bits.
 _LANES = 16
 _ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+
+
+def _compiled(function: Any) -> Any:
+    return njit(nogil=True, cache=True, boundscheck=False)(function)
+
+
+def _written_out(function: Any) -> Any:
+    return intrinsic(function)
 
 
 def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, lanes: int) -> Any:
@@ -126,7 +53,7 @@ def _write(context: Any, builder: Any, array_type: Any, array: Any, index: Any, 
 _BY_8, _BY_16, _BY_32, _BY_64 = (0,), (0,) * 2, (0,) * 4, (0,) * 8
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@_written_out
 def _add_vector(typing: Any, total: Any, i: Any, weight: Any, offset: Any, rows: Any, by: Any) -> Any:
     """total[i : i + n] += sum of weight[row + offset : row + offset + n] over the rows, n = 8 * len(by)."""
 
@@ -144,7 +71,7 @@ def _add_vector(typing: Any, total: Any, i: Any, weight: Any, offset: Any, rows:
     return types.void(total, types.intp, weight, types.intp, rows, by), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@_written_out
 def _update_block(
     typing: Any,
     total: Any,
@@ -161,7 +88,8 @@ def _update_block(
 ) -> Any:
     """64 neurons: v[k:] += (total[i:] << shift) + bias[j:] in 32 bits, held at +-limit.
 
-    Those that fire, at v >= fires_at, keep (v - reset) & kept. total is set to 0. Returns three words: who fired, who was held at the upper end, who at the lower.
+    Those that fire, at v >= fires_at, keep (v - reset) & kept. total is set to 0. Returns three words: who fired, who
+    was held at the upper end, who at the lower.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -198,7 +126,7 @@ def _update_block(
     return returned(total, types.intp, v, types.intp, bias, types.intp, *[types.int32] * 5), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@_written_out
 def word_of(typing: Any, raster: Any, i: Any) -> Any:
     """The 64 bytes from raster[i] on as bits: set where a byte is not 0."""
 
@@ -209,7 +137,7 @@ def word_of(typing: Any, raster: Any, i: Any) -> Any:
     return types.uint64(raster, types.intp), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@_written_out
 def lowest_bit(typing: Any, word: Any) -> Any:
     """Position of the lowest set bit."""
 
@@ -219,7 +147,7 @@ def lowest_bit(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator, unused-ignore]
+@_written_out
 def n_bits(typing: Any, word: Any) -> Any:
     """Number of set bits."""
 
@@ -227,10 +155,6 @@ def n_bits(typing: Any, word: Any) -> Any:
         return builder.ctpop(args[0])
 
     return types.int64(types.uint64), codegen
-
-
-def _compiled(function: Any) -> Any:
-    return njit(nogil=True, cache=True, boundscheck=False)(function)
 
 
 @_compiled
@@ -288,7 +212,9 @@ def _add_vectors(
 
 
 @_compiled
-def _add_merged(events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed, by: tuple[int, ...]) -> None:
+def _add_merged(
+    events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed, by: tuple[int, ...]
+) -> None:
     """As _add_vectors, of events in the order of pixels: those of one pixel stamp one place, up to four at once."""
     e, last = np.uint64(first), np.uint64(end)
     while e < last:
@@ -423,7 +349,7 @@ def run_wide(
 
 
 @_compiled
-def _limited(x: int, half: int, wraps: bool) -> int:
+def _limited(x: np.int64, half: int, wraps: bool) -> np.int64:
     """What a register that holds 2^(bits - 1) = half keeps of x; the rule of chip/oracle.py `limit`."""
     if wraps:
         if x > half:
@@ -435,6 +361,11 @@ def _limited(x: int, half: int, wraps: bool) -> int:
 
 
 @_compiled
+def _held(x: np.int64, end: int) -> np.int64:
+    return np.int64(end) if x > end else x
+
+
+@_compiled
 def _update_one(
     total: Signed, v: NDArray[np.int64], k: int, bias: NDArray[np.int64], p: Neurons, lost: NDArray[np.int64]
 ) -> bool:
@@ -443,7 +374,7 @@ def _update_one(
     if p.inhibitory:  # excitatory and inhibitory sums, each held at its end
         against = np.int64(total[p.lead + p.inhibitory + k])
         lost[0] += (arriving > p.sum_limit) + (against > p.sum_limit)
-        arriving = min(arriving, p.sum_limit) - min(against, p.sum_limit)
+        arriving = _held(arriving, p.sum_limit) - _held(against, p.sum_limit)
     exact = arriving << p.shift
     u = _limited(exact, p.current_half, p.current_wraps)
     lost[0] += u != exact

@@ -122,14 +122,11 @@ def _on_core(normalized: Normalized, quantized: Quantized, samples: NDArray[np.g
     return _Shown(means, np.concatenate(list(outputs.values()), 1))
 
 
-def _means(
-    network: SpikingNetwork, totals: Mapping[str, NDArray[np.int64]], n_samples: int, n_steps: int
-) -> Means:
+def _means(network: SpikingNetwork, totals: Mapping[str, NDArray[np.int64]], n_samples: int, n_steps: int) -> Means:
     """Mean rate [C] of the channels of every population of neurons that fires, over the steps it runs."""
     chosen = [p for p in network.populations if is_scaled(p) and p.clamp_until < n_steps]
     return {
-        p.name: totals[p.name].reshape(p.shape[0], -1).mean(1) / (n_samples * (n_steps - p.clamp_until))
-        for p in chosen
+        p.name: totals[p.name].reshape(p.shape[0], -1).mean(1) / (n_samples * (n_steps - p.clamp_until)) for p in chosen
     }
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip import spikes as bits
-from neuroport.chip.kernels import Words
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.trace import Trace
+from neuroport.chip.work import Words
 from neuroport.errors import UsageError
-from neuroport.snn.network import Shape
+from neuroport.snn.operators import Shape
 
 Keep = Literal["none", "counts", "readout", "spikes", "all"]
 
@@ -61,7 +61,9 @@ def record_of(keep: Keep | Record, network: IntNetwork) -> Record:
             return Record(counts=every, spikes=every, potentials=dict.fromkeys(readouts))
         case "all":
             return Record(counts=every, spikes=every, potentials=dict.fromkeys(neurons))
-    raise UsageError(f"record '{keep}' is unknown; 'none', 'counts', 'readout', 'spikes', 'all' or a Record is possible")
+    raise UsageError(
+        f"record '{keep}' is unknown; 'none', 'counts', 'readout', 'spikes', 'all' or a Record is possible"
+    )
 
 
 def _checked(record: Record, network: IntNetwork) -> Record:
@@ -92,8 +94,8 @@ def check_memory(record: Record, network: IntNetwork, n_samples: int, n_steps: i
     needed += n_kept * n_steps * (sum(size[name] for name in record.spikes) // 8 + 8 * sum(watched))
     if needed > limit_mb << 20:
         raise UsageError(
-            f"the record of {n_samples} samples and {n_steps} steps needs {needed >> 20} MB, {limit_mb} MB are allowed; "
-            f"record fewer populations or samples, or allow more (memory_mb)"
+            f"the record of {n_samples} samples and {n_steps} steps needs {needed >> 20} MB, {limit_mb} MB are "
+            f"allowed; record fewer populations or samples, or allow more (memory_mb)"
         )
 
 
@@ -117,12 +119,12 @@ class Raster:
 class Path:
     """How a population was computed.
 
-    synapses: 'event' (a sum over arriving spikes), 'dense' (matrix products), 'none'; accumulator: bits of the sums;
-    bound: the largest |sum| of weights one step can bring, which chose them; membrane: bits of the potentials; density:
-    spikes per neuron and step of what arrives.
+    dense: fraction of steps whose sums were matrix products, the others being added up spike by spike; accumulator:
+    bits of the sums; bound: the largest |sum| of weights one step can bring, which chose them; membrane: bits of the
+    potentials; density: spikes per neuron and step of what arrives.
     """
 
-    synapses: Literal["event", "dense", "none"]
+    dense: float
     accumulator: int
     bound: int
     membrane: int

@@ -11,10 +11,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroport.chip.kernels import Events, Words, lowest_bit, n_bits, word_of
+from neuroport.chip.kernels import lowest_bit, n_bits, word_of
+from neuroport.chip.work import Events, Words
 
 Counts = NDArray[np.int32]
 _ONE, _FOUR = np.uint64(1), np.uint64(4)
+
 
 def _compiled(function: Any) -> Any:
     return njit(nogil=True, cache=True, boundscheck=False)(function)
@@ -41,6 +43,16 @@ def unpack(words: Words, place: NDArray[np.int64], raster: NDArray[np.uint8]) ->
         for n in range(raster.shape[1]):
             k = place[n]
             raster[row, n] = words[row, k >> 6] >> np.uint64(k & 63) & np.uint64(1)
+
+
+@_compiled
+def spread(words: Words, places: NDArray[np.int8]) -> None:
+    """places [rows, n], 0 or 1, of words [rows, n / 64]."""
+    for row in range(words.shape[0]):
+        for q in range(words.shape[1]):
+            word = words[row, q]
+            for k in range(64):
+                places[row, 64 * q + k] = np.int8(word >> np.uint64(k) & _ONE)
 
 
 @_compiled
@@ -94,7 +106,12 @@ def add_up(events: Events, start: NDArray[np.int64], n_steps: int, totals: NDArr
 
 @_compiled
 def pass_gate(
-    words: Words, place: NDArray[np.int64], index: NDArray[np.int64], out_place: NDArray[np.int64], n_steps: int, passed: Words
+    words: Words,
+    place: NDArray[np.int64],
+    index: NDArray[np.int64],
+    out_place: NDArray[np.int64],
+    n_steps: int,
+    passed: Words,
 ) -> None:
     """Words passed [rows, n_out / 64] of words [rows, n_in / 64]; the rule of snn/gate.py.
 

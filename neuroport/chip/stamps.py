@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from neuroport.chip.kernels import DENSE, MERGED, POINTS, Signed, Stamps
 from neuroport.chip.storage import Storage, conv_axes
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWeights, as_sparse
+from neuroport.chip.work import DENSE, MERGED, POINTS, Signed, Stamps
 
 Dtype = type[np.signedinteger]
 _UNITS = (64, 32, 16, 8)  # vectors the kernels add
@@ -173,7 +173,8 @@ def _conv(synapse: IntConv2d | IntConvTranspose2d, scaled: Signed, pre: Storage,
     made = np.zeros((3, pre.size), np.int64)
     for array, values in zip(made, (place, kinds, weight_at), strict=True):
         array[pre.place] = np.broadcast_to(values, g.in_shape).ravel()
-    if unit >= 32 and g.groups == 1 and pre.image == g.in_shape:
+    # Merged events are told apart by their place alone: with one kind each pixel has its own.
+    if unit >= 32 and g.groups == 1 and pre.image == g.in_shape and len(blocks) == 1 and is_read.all():
         unit += MERGED
     return Parts(made[0], made[1], made[2], at, np.concatenate(blocks), unit)
 

@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.chip.kernels import Words
 from neuroport.chip.network import IntNetwork, IntPopulation
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d
+from neuroport.chip.work import Words
 from neuroport.snn.operators import Image
 
 _BLOCK = 64  # neurons of a word

@@ -205,50 +205,50 @@ def apply(op: Operator, x: torch.Tensor) -> torch.Tensor:
     return prepared(op, x.dtype)(x)
 
 
-def prepared(op: Operator, dtype: torch.dtype) -> Linear:
-    """The operator as a function of x [N, ...] of that dtype, as `apply` is; its weights are converted here, once.
+def prepared(op: Operator, dtype: torch.dtype, device: torch.device | str = "cpu") -> Linear:
+    """The operator as a function of x [N, ...] of that dtype on that device, as `apply` is.
 
-    The answer is in memory of its own, in any order.
+    Its weights are converted here, once. The answer is in memory of its own, in any order.
     """
-    function = _prepared(op, dtype)
+    function = _prepared(op, dtype, device)
     in_shape, out_shape = op.in_shape, op.out_shape
     return lambda x: function(x.reshape(len(x), *in_shape)).reshape(len(x), *out_shape)
 
 
-def _prepared(op: Operator, dtype: torch.dtype) -> Linear:
+def _prepared(op: Operator, dtype: torch.dtype, device: torch.device | str) -> Linear:
     """The same for x [N, *in_shape], but for the shape of the answer."""
     match op:
         case Dense(weight):
-            dense = torch.as_tensor(weight, dtype=dtype)
+            dense = torch.as_tensor(weight, dtype=dtype, device=device)
             return lambda x: F.linear(x.flatten(1), dense)
         case Conv2d(weight, g):
-            kernel = torch.as_tensor(weight, dtype=dtype)
+            kernel = torch.as_tensor(weight, dtype=dtype, device=device)
             if g.is_pointwise and g.is_depthwise:
                 pointwise = kernel.reshape(-1, 1, 1)
                 return lambda x: x * pointwise
             return partial(_conv, kernel, g)
         case ConvTranspose2d(weight, g):
-            return partial(_conv_transpose, torch.as_tensor(weight, dtype=dtype), g)
+            return partial(_conv_transpose, torch.as_tensor(weight, dtype=dtype, device=device), g)
         case Sparse(matrix):
-            sparse = _as_torch(matrix, dtype)
+            sparse = _as_torch(matrix, dtype).to(device)
             return lambda x: sparse.matmul(x.flatten(1).T).T
         case Scale(gain):
-            factor = torch.as_tensor(np.array(gain), dtype=dtype)
+            factor = torch.as_tensor(np.array(gain), dtype=dtype, device=device)
             return lambda x: x * factor
         case Gather(index):
-            return _gather(index)
+            return _gather(index, device)
         case Resample(rows, cols):
-            left, right = torch.as_tensor(rows, dtype=dtype), torch.as_tensor(cols, dtype=dtype).T
+            left, right = (torch.as_tensor(x, dtype=dtype, device=device) for x in (rows, cols.T))
             return lambda x: left @ x @ right
         case Window(pool):
             return lambda x: F.max_pool2d(x, pool.kernel, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
         case Chain(parts):
-            functions = [prepared(part, dtype) for part in parts]
+            functions = [prepared(part, dtype, device) for part in parts]
             return lambda x: reduce(lambda y, function: function(y), functions, x)
 
 
-def _gather(index: NDArray[np.int64]) -> Linear:
-    where, gaps = torch.from_numpy(index.clip(0)), torch.from_numpy(np.flatnonzero(index < 0))
+def _gather(index: NDArray[np.int64], device: torch.device | str) -> Linear:
+    where, gaps = (torch.from_numpy(x).to(device) for x in (index.clip(0), np.flatnonzero(index < 0)))
     if not len(gaps):
         return lambda x: x.flatten(1).index_select(1, where)
     return lambda x: x.flatten(1).index_select(1, where).index_fill(1, gaps, 0)

@@ -1,0 +1,158 @@
+"""Weight sums as matrix products, exact: for spikes so dense that a product is cheaper than their sum, and for devices.
+
+A float32 product of integers is exact while no sum of one neuron's weights reaches 2^24, in any order of addition, if
+nothing on the way rounds to fewer bits: no TF32, no bfloat16, no NNPACK, no Winograd transform. `exact_products` sees
+to that, and `is_exact_in_floats` and `is_exact_in_bytes` try it on this machine before it is relied on.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from neuroport.chip.network import IntProjection
+from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWindow
+from neuroport.snn.operators import Conv2d, ConvTranspose2d, Dense, Linear, Sparse, prepared
+
+_EXACT_FLOAT32 = 1 << 24
+
+
+_SETTINGS = threading.Lock()
+_N_INSIDE = [0]
+_OUTER = ExitStack()
+
+
+class Products:
+    """What arrives at a population, from the spikes of all its inputs.
+
+    is_split: excitatory and inhibitory weights are added up on their own.
+    """
+
+    def __init__(
+        self,
+        incoming: Sequence[IntProjection],
+        sizes: Mapping[str, int],
+        bound: int,
+        *,
+        is_split: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.dtype = torch.float32 if bound < _EXACT_FLOAT32 else torch.float64
+        self.functions: list[list[tuple[str, Linear]]] = []
+        for sign in (1, -1) if is_split else (0,):
+            operators = [(j.pre, _operator(j, sign, sizes[j.pre])) for j in incoming]
+            self.functions.append([(pre, prepared(op, self.dtype, device)) for pre, op in operators])
+
+    def sums(self, spikes: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """[rows, N] for spikes [rows, N_in] of each input: one sum, or those of the two accumulators."""
+        found = []
+        for functions in self.functions:
+            parts = [function(spikes[pre].to(self.dtype)).flatten(1) for pre, function in functions]
+            found.append(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0])
+        return found
+
+
+def _operator(j: IntProjection, sign: int, n_in: int) -> Dense | Conv2d | ConvTranspose2d | Sparse:
+    """Weights in floats, which hold every int32; of one sign their magnitudes, where a sign is given."""
+    if isinstance(j.synapse, IntWindow):
+        raise TypeError(f"gate '{j.post}' adds no weights")
+    weight = np.ldexp(j.synapse.mantissa.astype(np.float64), j.exponent)
+    if sign:
+        weight = np.maximum(sign * weight, 0)
+    match j.synapse:
+        case IntDense():
+            return Dense(weight, (n_in,), (len(weight),))
+        case IntConv2d(_, geometry):
+            return Conv2d(weight, geometry)
+        case IntConvTranspose2d(_, geometry):
+            return ConvTranspose2d(weight, geometry)
+        case IntSparse(_, columns, row_start):
+            shape = (len(row_start) - 1, n_in)
+            return Sparse(csr_array((weight, columns, row_start), shape), shape[1:], shape[:1])
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Torch without what rounds to fewer bits, and on one thread: the core's own threads share the samples.
+
+    The settings are the process's; they come back when the last one inside leaves.
+    """
+    with _SETTINGS:
+        if not _N_INSIDE[0]:
+            _OUTER.enter_context(_exact_settings())
+        _N_INSIDE[0] += 1
+    try:
+        yield
+    finally:
+        with _SETTINGS:
+            _N_INSIDE[0] -= 1
+            if not _N_INSIDE[0]:
+                _OUTER.close()
+
+
+@contextmanager
+def _exact_settings() -> Iterator[None]:
+    n_threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.set_num_threads(1)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.allow_tf32 = False
+        # without cuDNN a convolution on a GPU is a product of matrices: no TF32, no Winograd transform
+        with torch.backends.cudnn.flags(enabled=False, allow_tf32=False), torch.backends.nnpack.flags(enabled=False):
+            yield
+    finally:
+        torch.set_num_threads(n_threads)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.set_float32_matmul_precision(precision)
+
+
+@cache
+def is_exact_in_bytes() -> bool:
+    """Whether products of bytes give the right integers here, with weights at both ends of their range.
+
+    On CPUs without such instructions torch's pairs of products saturate at 16 bits.
+    """
+    weight, spikes = _extreme_weights(), _extreme_spikes()
+    try:
+        found = torch._int_mm(torch.from_numpy(spikes.astype(np.int8)), torch.from_numpy(weight.astype(np.int8)))
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return bool((found.numpy() == spikes.astype(np.int64) @ weight).all())
+
+
+@cache
+def is_exact_in_floats(device: str = "cpu") -> bool:
+    """Whether matrix products and convolutions in float32 give the right integers on a device, up to 2^24."""
+    weight, spikes = _extreme_weights(), _extreme_spikes()
+    weight *= (_EXACT_FLOAT32 - 1) // int(np.abs(weight).sum(0).max())
+    as_image = spikes.reshape(16, 8, 8, 16)
+    with exact_products():
+        x, w = (torch.as_tensor(a, dtype=torch.float32, device=device) for a in (spikes, weight))
+        image = torch.as_tensor(as_image, dtype=torch.float32, device=device)
+        kernel = w[: 8 * 9].T.reshape(-1, 8, 3, 3).contiguous()
+        found = [(x @ w).cpu(), torch.nn.functional.conv2d(image, kernel, padding=1).cpu()]
+    exact = torch.nn.functional.conv2d(torch.from_numpy(as_image).double(), kernel.double().cpu(), padding=1)
+    expected = [torch.from_numpy(spikes.astype(np.int64) @ weight), exact]
+    return all(torch.equal(a.double(), b.double()) for a, b in zip(found, expected, strict=True))
+
+
+def _extreme_weights() -> NDArray[np.int64]:
+    """[1024, 64] of -128, -127 and 127, some columns of one sign."""
+    weight = np.random.default_rng(0).choice([-128, -127, 127], (1024, 64))
+    weight[:, 0], weight[:, 1] = 127, -128
+    return weight.astype(np.int64)
+
+
+def _extreme_spikes() -> NDArray[np.uint8]:
+    """[16, 1024] of 0 and 1, the first row all ones."""
+    spikes = (np.random.default_rng(1).random((16, 1024)) < 0.5).astype(np.uint8)
+    spikes[0] = 1
+    return spikes
