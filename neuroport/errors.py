@@ -68,3 +68,7 @@ class ToolchainMissingError(ToolchainError):
 
 class WorkerError(ToolchainError):
     """The toolchain's process crashed, hung or was killed; its log says where."""
+
+
+class SelfTestError(ToolchainError):
+    """Compiled code of the core does not give the reference's spikes on this machine."""

@@ -215,22 +215,25 @@ def _add_vectors(
 def _add_merged(
     events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed, by: tuple[int, ...]
 ) -> None:
-    """As _add_vectors, of events in the order of pixels: those of one pixel stamp one place, up to four at once."""
+    """As _add_vectors, of events in the order of pixels: those of one pixel go together, up to four at once.
+
+    Two pixels may stamp from the same place on, but then they are of different kinds.
+    """
     e, last = np.uint64(first), np.uint64(end)
     while e < last:
         k = events[e] + key
         place, kind, a = s.place[k], s.kind[k], s.weight_at[k]
         runs = range(s.first[kind], s.first[kind + _ONE])
-        if e + _THREE < last and s.place[events[e + _THREE] + key] == place:
-            b, c = s.weight_at[events[e + _ONE] + key], s.weight_at[events[e + _TWO] + key]
-            d = s.weight_at[events[e + _THREE] + key]
+        fourth, second = events[min(e + _THREE, last - _ONE)] + key, events[min(e + _ONE, last - _ONE)] + key
+        if e + _THREE < last and s.place[fourth] == place and s.kind[fourth] == kind:
+            b, c, d = s.weight_at[second], s.weight_at[events[e + _TWO] + key], s.weight_at[fourth]
             o = 0
             for r in runs:
                 _add_vector(total, place + s.at[r], s.weight, o, (a, b, c, d), by)
                 o += 8 * len(by)
             e += _FOUR
-        elif e + _ONE < last and s.place[events[e + _ONE] + key] == place:
-            b = s.weight_at[events[e + _ONE] + key]
+        elif e + _ONE < last and s.place[second] == place and s.kind[second] == kind:
+            b = s.weight_at[second]
             o = 0
             for r in runs:
                 _add_vector(total, place + s.at[r], s.weight, o, (a, b), by)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from neuroport.chip.dense import Products, is_exact_in_bytes, is_exact_in_floats
+from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.stamps import Joined, Parts, join, stamps_of
 from neuroport.chip.storage import Storage, storage_of
@@ -35,7 +36,7 @@ class Layer:
     pres: whose spikes each of the stamps' projections reads; n_in: neurons of each population `incoming` reads; bound:
     largest |sum| of weights that one step can bring, which chose `total_dtype`; power: factor 2^power of all weights,
     left out of the stamps; inhibitory: how far behind the others the sums of inhibitory synapses stand, 0 where one sum
-    holds both; gate: index [n_out, k] of the inputs of a max-pool gate's windows.
+    holds both; gate: index [n_out, k] of the inputs of a max-pool gate's windows; made: products by device.
     """
 
     population: IntPopulation
@@ -50,17 +51,19 @@ class Layer:
     total_dtype: Signed = np.int16
     inhibitory: int = 0
     gate: NDArray[np.int64] | None = None
+    made: dict[str, Products] = field(default_factory=dict, repr=False)
 
     @property
     def n_sums(self) -> int:
         """Numbers that hold the sums of one step."""
         return self.storage.n_sums + self.inhibitory
 
-    @cached_property
-    def products(self) -> Products:
+    def products(self, device: str = "cpu") -> Products:
         """The sums as matrix products, of spikes in C order."""
-        sizes = {j.pre: n for j, n in zip(self.incoming, self.n_in, strict=True)}
-        return Products(self.incoming, sizes, self.bound)
+        if device not in self.made:
+            sizes = {j.pre: n for j, n in zip(self.incoming, self.n_in, strict=True)}
+            self.made[device] = Products(self.incoming, sizes, self.bound, is_split=self.inhibitory > 0, device=device)
+        return self.made[device]
 
     @cached_property
     def byte_weights(self) -> torch.Tensor | None:
@@ -84,18 +87,27 @@ class Layer:
         """Whether matrix products give the same sums here."""
         return bool(self.incoming) and not self.inhibitory and self.total_dtype != np.int64 and is_exact_in_floats()
 
-    def bias(self, mantissa: NDArray[np.int32]) -> NDArray[np.int64]:
-        """[samples, size] in membrane integers, in storage order, of mantissas [samples, *shape]."""
+    def biases(self, inputs: IntInputs) -> tuple[NDArray[np.signedinteger], bool]:
+        """(bias [samples or 1, size] in storage order, whether it and the potentials are held in 32 bits)."""
+        if not self.population.driven:
+            wide, narrow, largest = self._constant_bias
+            is_narrow = self.is_narrow(inputs.n_steps, largest)
+            return (narrow if is_narrow else wide), is_narrow
+        wide = self._bias(inputs.currents[self.population.name])
+        is_narrow = self.is_narrow(inputs.n_steps, int(np.abs(wide).max(initial=0)))
+        return (wide.astype(np.int32) if is_narrow else wide), is_narrow
+
+    def _bias(self, mantissa: NDArray[np.int32]) -> NDArray[np.int64]:
+        """[samples, size] in membrane integers, of mantissas [samples, *shape]."""
         made = np.zeros((len(mantissa), self.storage.size), np.int64)
-        made[:, self.storage.place] = (
-            mantissa.reshape(len(mantissa), -1).astype(np.int64) << self.population.bias_exponent
-        )
+        flat = mantissa.reshape(len(mantissa), -1).astype(np.int64)
+        made[:, self.storage.place] = flat << self.population.bias_exponent
         return made
 
     @cached_property
-    def constant_bias(self) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
-        """The population's own bias [1, size] in 64 and in 32 bits (where those hold it), and its largest magnitude."""
-        wide = self.bias(self.population.bias_mantissa[None])
+    def _constant_bias(self) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
+        """The population's own bias in 64 and in 32 bits (where those hold it), and its largest magnitude."""
+        wide = self._bias(self.population.bias_mantissa[None])
         return wide, wide.astype(np.int32), int(np.abs(wide).max(initial=0))
 
     def is_narrow(self, n_steps: int, largest_bias: int) -> bool:

@@ -168,13 +168,15 @@ def _conv(synapse: IntConv2d | IntConvTranspose2d, scaled: Signed, pre: Storage,
     weight_at = starts[kinds] + channel * np.array([block.size // g.in_shape[0] for block in blocks])[kinds]
     place = post.lead + (rows.place[:, None] * post.width + cols.place) * post.pitch + channel // n_in * n_out
     is_read = rows.is_read[:, None] & cols.is_read
-    place = np.where(is_read, place + np.array(nearest)[kinds], 0)
+    is_merged = unit >= 32 and g.groups == 1 and pre.image == g.in_shape
+    # Merged events are told apart by place and kind: pixels that are not read need places of their own (no tap follows)
+    elsewhere = np.arange(is_read.size).reshape(is_read.shape) if is_merged else 0
+    place = np.where(is_read, place + np.array(nearest)[kinds], elsewhere)
     kinds = np.where(is_read, kinds, len(blocks))
     made = np.zeros((3, pre.size), np.int64)
     for array, values in zip(made, (place, kinds, weight_at), strict=True):
         array[pre.place] = np.broadcast_to(values, g.in_shape).ravel()
-    # Merged events are told apart by their place alone: with one kind each pixel has its own.
-    if unit >= 32 and g.groups == 1 and pre.image == g.in_shape and len(blocks) == 1 and is_read.all():
+    if is_merged:
         unit += MERGED
     return Parts(made[0], made[1], made[2], at, np.concatenate(blocks), unit)
 
