@@ -134,6 +134,9 @@ def deploy(
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)] = None,
     samples: Annotated[int, typer.Option(help="Test samples to the backend.", min=1)] = 20,
     evaluate: _Evaluate = 1000,
+    workers: Annotated[
+        int | None, typer.Option(help="Simulator processes that share the samples; by processors if left out.", min=1)
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Bundle directory; neuroport-out/MODEL-TARGET if left out.")] = None,
     seed: _Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json to standard output.")] = False,
@@ -158,6 +161,7 @@ def deploy(
             steps=steps,
             samples=samples,
             eval_samples=evaluate or None,
+            workers=workers,
             out=out,
             seed=seed,
         )

@@ -66,7 +66,8 @@ class DeployOptions(Source):
 
     target, recipe: names or YAML files; recipe None is the target's default. steps: None for the recipe's, or for
     those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
-    `samples`, None for all. out: bundle directory, None for neuroport-out/<model>-<target>.
+    `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. out: bundle
+    directory, None for neuroport-out/<model>-<target>.
     """
 
     target: str | Path = "loihi-sim"
@@ -75,6 +76,7 @@ class DeployOptions(Source):
     steps: int | None = None
     samples: int = 20
     eval_samples: int | None = 1000
+    workers: int | None = None
     out: Path | None = None
 
 
@@ -180,7 +182,9 @@ class _Deploy:
         def on_progress(n_done: int) -> None:
             self.progress.samples(n_done, inputs.n_samples)
 
-        return Job(self.target, network, inputs, work_dir, self.progress.stage, on_progress)
+        return Job(
+            self.target, network, inputs, work_dir, self.progress.stage, on_progress, n_workers=self.options.workers
+        )
 
     def _climb_backend(
         self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any], reading: Reading
@@ -237,6 +241,7 @@ class _Deploy:
             "network": {
                 "populations": len(rows),
                 "neurons": network.n_neurons,
+                "compartments": network.n_compartments,
                 "synapses": network.n_synapses,
                 "depth": max(network.depth.values()),
                 "membrane_readouts": [head.population for head in network.heads if head.read == "membrane"],
@@ -254,8 +259,11 @@ class _Deploy:
 
 def default_reason(target: Target) -> str:
     """Why a target's default recipe is the one it is, in a few words."""
-    if set(target.arithmetic.resets) == {"zero"}:
+    a = target.arithmetic
+    if set(a.resets) == {"zero"}:
         return f"the default of {target.name}, whose neurons only reset to zero"
+    if "subtract" in a.two_compartments:
+        return f"the default of {target.name}, whose neurons reset to zero; by subtraction they take two compartments"
     return f"the default of {target.name}, whose neurons reset by subtraction"
 
 

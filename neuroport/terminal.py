@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
+from rich.text import Text
 
 from neuroport.chip.target import Target, load_target
 from neuroport.curve import Curve
@@ -16,6 +27,8 @@ from neuroport.datasheets import names, read_text
 from neuroport.deployment import Deployment
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.toolchains import status
+
+_QUIET_S = 10.0  # between two lines of progress
 
 
 class _Console(Console):
@@ -26,15 +39,25 @@ class _Console(Console):
         raise BrokenPipeError
 
 
+class _Speed(ProgressColumn):
+    """Samples a second, once there are some."""
+
+    def render(self, task: Task) -> Text:
+        """The cell."""
+        return Text(f"{task.speed:.3g} a second" if task.speed and task.total else "")
+
+
 class TerminalProgress:
     """Stages and sample counts on standard error: a live line on a terminal, plain lines anywhere else."""
 
     def __init__(self) -> None:
         self.console = _Console(stderr=True)
         self.live = self.console.is_terminal
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), _Speed())
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        self.bar = Progress(*columns, *times, console=self.console, transient=True)
         self.task = self.bar.add_task("starting", total=None)
+        self.began = self.said = time.monotonic()
 
     def __enter__(self) -> Self:
         """Start the live line."""
@@ -56,11 +79,19 @@ class TerminalProgress:
             self.task = self.bar.add_task(text, total=None)
         else:
             self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.began = self.said = time.monotonic()
 
     def samples(self, n_done: int, n_total: int) -> None:
-        """Samples finished on the backend."""
+        """Samples finished on the backend; where nothing moves on the screen, a line now and then."""
         if self.live:
             self.bar.update(self.task, completed=n_done, total=n_total)
+            return
+        now = time.monotonic()
+        if n_done and n_done < n_total and now - self.said >= _QUIET_S:
+            self.said = now
+            speed = n_done / (now - self.began)
+            text = f"  {n_done:,} of {n_total:,} samples, {speed:.3g} a second, {(n_total - n_done) / speed:.0f} s left"
+            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show_deployment(result: Deployment) -> None:

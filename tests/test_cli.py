@@ -195,7 +195,7 @@ def test_bad_datasheet(tmp_path, name):
         (["--samples", "none"], 2, "--samples"),
         (["some:callable"], 2, "--data is needed with a MODEL"),
         (["--weights", "w.pth"], 2, "--weights needs a MODEL"),
-        (["--target", "loihi1", "--recipe", "robust", "--backend", "cpu"], 3, "needs reset 'subtract'"),
+        (["--target", "loihi1", "--recipe", "robust", "--backend", "cpu"], 3, "needs an initial potential"),
         (["--target", "cpu", "--backend", "lava"], 3, "computes differently from Lava"),
     ],
 )

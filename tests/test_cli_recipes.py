@@ -109,6 +109,9 @@ def test_an_unknown_recipe_is_wrong_use(tmp_path: Path, name: str, reason: str) 
     assert not (tmp_path / "out").exists()
 
 
+LOIHI1_REASON = "the default of loihi1, whose neurons reset to zero; by subtraction they take two compartments"
+
+
 def test_every_target_has_a_default_that_its_neurons_can_run() -> None:
     for name in names("targets"):
         target = load_target(name)
@@ -117,7 +120,10 @@ def test_every_target_has_a_default_that_its_neurons_can_run() -> None:
         assert default.v_init == 0 or target.arithmetic.v_init
         assert default_reason(target).startswith(f"the default of {name}, whose neurons ")
     assert load_target("loihi1").default_recipe == "hard-reset"
-    assert default_reason(load_target("loihi1")) == "the default of loihi1, whose neurons only reset to zero"
+    assert default_reason(load_target("loihi1")) == LOIHI1_REASON
+    hard = load_target("loihi1").model_copy(deep=True)
+    hard = hard.model_copy(update={"arithmetic": hard.arithmetic.model_copy(update={"resets": ("zero",)})})
+    assert default_reason(hard) == "the default of loihi1, whose neurons only reset to zero"
     subtracting = "the default of loihi-sim, whose neurons reset by subtraction"
     assert default_reason(load_target("loihi-sim")) == subtracting
 
@@ -125,7 +131,7 @@ def test_every_target_has_a_default_that_its_neurons_can_run() -> None:
 @pytest.mark.parametrize(
     ("target", "asked", "recipe", "reason"),
     [
-        ("loihi1", [], "hard-reset", "the default of loihi1, whose neurons only reset to zero"),
+        ("loihi1", [], "hard-reset", LOIHI1_REASON),
         ("loihi-sim", [], "robust", "the default of loihi-sim, whose neurons reset by subtraction"),
         ("loihi-sim", ["--recipe", "robust"], "robust", "asked for"),
         ("loihi1", ["--recipe", "reset-zero"], "reset-zero", "asked for"),

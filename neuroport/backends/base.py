@@ -18,7 +18,8 @@ class Job:
     """One run on a backend.
 
     work_dir: an empty directory of the run's own, for files between processes. on_message: told what is going on;
-    on_progress: told how many samples are done.
+    on_progress: told how many samples are done. n_workers: processes of the vendor's that may share the samples; None
+    leaves it to the backend.
     """
 
     target: Target
@@ -27,6 +28,7 @@ class Job:
     work_dir: Path
     on_message: Callable[[str], None] = lambda _: None
     on_progress: Callable[[int], None] = lambda _: None
+    n_workers: int | None = None
 
 
 class Backend(Protocol):

@@ -21,6 +21,10 @@ _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "neuroport"
 
 
+class WorkerCancelledError(WorkerError):
+    """The worker was ended before it was done, at the wish of whoever runs it."""
+
+
 @dataclass(frozen=True)
 class Deadlines:
     """Seconds a worker may be silent: until it runs its first sample, and between two samples."""
@@ -42,14 +46,17 @@ def run_worker(
     environment: Mapping[str, str],
     deadlines: Deadlines,
     on_progress: Callable[[int], None],
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
     """Run the command until it ends by itself; its output goes to `worker.log` in work_dir.
 
     The worker writes `heartbeat.json` ({state, samples}) as it goes, and `error.json` where it fails. On a missed
-    deadline, a crash, Ctrl-C or any error here, its whole process group is killed and its shared memory freed.
+    deadline, a crash, Ctrl-C or any error here, or once it is cancelled, its whole process group is killed and its
+    shared memory freed.
 
     Raises:
         WorkerError: it failed, was killed, or was silent for too long; with the reason and the end of its log.
+        WorkerCancelledError: is_cancelled says so.
     """
     remove_abandoned_memory()
     log = work_dir / "worker.log"
@@ -67,17 +74,23 @@ def run_worker(
         except OSError as error:
             raise WorkerError(f"the worker '{command[0]}' cannot be started: {error}") from error
     try:
-        _wait(process, work_dir, deadlines, on_progress)
+        _wait(process, work_dir, deadlines, on_progress, is_cancelled)
     finally:
         _end_group(process)
         free_memory(token)
 
 
 def _wait(
-    process: subprocess.Popen[bytes], work_dir: Path, deadlines: Deadlines, on_progress: Callable[[int], None]
+    process: subprocess.Popen[bytes],
+    work_dir: Path,
+    deadlines: Deadlines,
+    on_progress: Callable[[int], None],
+    is_cancelled: Callable[[], bool],
 ) -> None:
     last, samples, since = "", 0, time.monotonic()
     while process.poll() is None:
+        if is_cancelled():
+            raise WorkerCancelledError("the worker was ended because another one of the same run failed")
         beat = _read(work_dir / "heartbeat.json")
         text = json.dumps(beat, sort_keys=True)
         if text != last:

@@ -25,6 +25,7 @@ class IntPopulation:
     population's shape. `driven`: every sample adds its own input current, a bias mantissa under the same exponent.
     `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it). `gate`: a
     max-pool gate (snn/gate.py) behind one IntWindow; threshold, bias, decay and clamp mean nothing, its potential is 0.
+    decay, current_decay: of 2^decay_bits, what potential and current lose in a step; None: the current loses all.
     """
 
     name: str
@@ -40,6 +41,7 @@ class IntPopulation:
     driven: bool
     unit: int
     gate: bool = False
+    current_decay: int | None = None
 
     @property
     def n_neurons(self) -> int:
@@ -138,6 +140,17 @@ class IntNetwork:
         return sum(p.n_neurons for p in self.populations if p.role != "input")
 
     @property
+    def n_compartments(self) -> int:
+        """Compartments on the chip: two for a neuron whose reset needs a second one."""
+        return sum(p.n_neurons * self.compartments_of(p) for p in self.populations if p.role != "input")
+
+    def compartments_of(self, population: IntPopulation) -> int:
+        """Compartments of each neuron; one that only accumulates is never reset."""
+        reads = {head.population: head.read for head in self.heads}
+        is_reset = reads.get(population.name) != "membrane" and not population.gate
+        return 2 if is_reset and population.reset in self.arithmetic.two_compartments else 1
+
+    @property
     def n_synapses(self) -> int:
         """Synapses on the chip; shared weights count once per use."""
         return sum(n_synapses(j.synapse) for j in self.projections)
@@ -226,6 +239,10 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
         raise DoesNotFitError(
             f"layer '{p.name}': voltage decay {p.decay}, {chip} allows 0 to {1 << a.decay_bits}; check the leak"
         )
+    if p.current_decay is not None and not 0 <= p.current_decay <= 1 << a.decay_bits:
+        raise DoesNotFitError(
+            f"layer '{p.name}': current decay {p.current_decay}, {chip} allows 0 to {1 << a.decay_bits}; check the file"
+        )
 
 
 def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
@@ -253,6 +270,8 @@ def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
                 f"check the trained weights, or use a target with more weight bits"
             )
         total += sum_bound(j.synapse) << j.exponent
+    if network.compartments_of(p) > 1:  # the threshold comes back through a synapse
+        total += p.threshold_mantissa << a.threshold.shift >> a.synaptic_shift
     if total > a.synaptic_limit:
         raise DoesNotFitError(
             f"layer '{p.name}': one step can add weights up to {total}, {chip}'s accumulator holds "

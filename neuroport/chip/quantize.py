@@ -176,7 +176,10 @@ class _Quantizer:
         weights = [self._weights(j) for j in synaptic]
         bound = self._largest_bias(p)
         sources = [j.pre for j in synaptic]
-        search = ScaleSearch(p.name, self.target, self.n_steps, weights, sources, p.bias, bound, driven, neuron.fires)
+        feeds_back = neuron.fires and neuron.reset in a.two_compartments
+        search = ScaleSearch(
+            p.name, self.target, self.n_steps, weights, sources, p.bias, bound, driven, neuron.fires, feeds_back
+        )
         best = search.best()
         unit = best.unit << a.synaptic_shift
         exponent = search.bias_exponent(unit)

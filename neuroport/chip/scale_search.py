@@ -45,7 +45,8 @@ class ScaleSearch:
     """Looks for the scale of a population.
 
     weights: of its projections from spiking populations; sources: where those come from; bias_bound: largest |bias +
-    input current|, in v_th per step. `driven`: reads input currents; `fires`: or only accumulates, for n_steps.
+    input current|, in v_th per step. `driven`: reads input currents; `fires`: or only accumulates, for n_steps;
+    `feeds_back`: the threshold arrives as a weight, too, where the reset takes two compartments.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ScaleSearch:
     bias_bound: float
     driven: bool
     fires: bool
+    feeds_back: bool = False
 
     def best(self) -> Scale:
         """The scale with the smallest error; clipping weights by up to a factor of two is allowed where it pays.
@@ -104,10 +106,11 @@ class ScaleSearch:
         return exponent
 
     def _synaptic_sum(self, scale: Scale) -> int:
-        return sum(
+        arriving = (
             sum_bound(w.synapse(scale.unit, r.exponent)) << r.exponent
             for w, r in zip(self.weights, scale.roundings, strict=True)
         )
+        return sum(arriving) + (scale.unit if self.feeds_back else 0)
 
     def _largest_unit(self) -> int:
         """Synaptic integers per v_th that threshold, bias and readout registers allow."""

@@ -93,7 +93,10 @@ class Arithmetic(_Sheet):
 
     accumulators: one sum of all weights that arrive ('joint'), or one of the excitatory and one of the inhibitory ones,
     each held at the accumulator's end before they are subtracted ('split'). membrane_floor: potentials end there.
-    gated_max_pool: whether a population can pass on the spikes of one of its inputs (snn/gate.py).
+    two_compartments: resets that take a second compartment per neuron: one integrates and never fires; the other reads
+    its potential, fires, and takes the threshold back through a synapse in the next step, so that the threshold counts
+    among the weights that arrive. gated_max_pool: whether a population can pass on the spikes of one of its inputs
+    (snn/gate.py).
     """
 
     weights: WeightSheet
@@ -107,6 +110,7 @@ class Arithmetic(_Sheet):
     bias: Bias
     decay_bits: Annotated[int, Field(ge=1, le=16)]
     resets: Annotated[tuple[Literal["zero", "subtract"], ...], Field(strict=False, min_length=1)]
+    two_compartments: Annotated[tuple[Literal["zero", "subtract"], ...], Field(strict=False)] = ()
     v_init: bool
     gated_max_pool: bool = False
 

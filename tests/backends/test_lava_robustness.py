@@ -73,7 +73,7 @@ class Run:
     def __init__(self, tmp_path, inputs=None):
         net, full = driven_net(5, n_samples=3000)
         self.folder, self.error = tmp_path, None
-        self.job = Job(TARGET, net, inputs or full, tmp_path)
+        self.job = Job(TARGET, net, inputs or full, tmp_path, n_workers=1)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -157,7 +157,7 @@ def test_command_interrupted(lava, tmp_path, sent):
     """Ctrl-C, an orderly kill, and kill -9 of the command itself while Lava runs."""
     place = tmp_path / "out" / "bundle"
     log = (tmp_path / "log").open("wb")
-    arguments = ["deploy", "--samples", "599", "--steps", "128", "--out", str(place)]
+    arguments = ["deploy", "--samples", "599", "--steps", "128", "--workers", "1", "--out", str(place)]
     command = subprocess.Popen([*CLI, *arguments], stdout=log, stderr=log)
     try:
         stages = wait_until(lambda: list((tmp_path / "out").glob(".bundle.*/scratch")))
@@ -183,7 +183,8 @@ def test_command_interrupted(lava, tmp_path, sent):
 
 def test_command_killed_before_the_worker_has_imported_lava(lava, tmp_path):
     """The worker is told whose it is: a parent that died in its first moment is noticed all the same."""
-    arguments = ["deploy", "--samples", "599", "--eval", "10", "--out", str(tmp_path / "bundle"), "--quiet"]
+    place = str(tmp_path / "bundle")
+    arguments = ["deploy", "--samples", "599", "--eval", "10", "--workers", "1", "--out", place, "--quiet"]
     command = subprocess.Popen([*CLI, *arguments])
     try:
         worker = wait_until(lambda: [p for p in psutil.Process(command.pid).children() if _is_worker(p)])[0]

@@ -290,16 +290,13 @@ def test_initial_potential_on_a_chip_without_one_is_refused():
 
 
 def test_reset_that_is_not_offered_is_refused():
-    refuses(
-        lambda: layer(arithmetic=LOIHI1, name="loihi1", reset="subtract"),
-        "layer 'fc'",
-        "reset 'subtract'",
-        "loihi1",
-        "zero",
-    )
-    refuses(
-        lambda: quantized([[0.5]], "loihi1", neuron=Neuron("subtract")), "layer 'out'", "reset 'subtract'", "loihi1"
-    )
+    hard = LOIHI1.model_copy(update={"resets": ("zero",), "two_compartments": ()})
+    words = ("reset 'subtract'", "loihi1", "zero")
+    refuses(lambda: layer(arithmetic=hard, name="loihi1", reset="subtract"), "layer 'fc'", *words)
+    chip = target("loihi1").model_copy(update={"arithmetic": hard})
+    images = np.ones((1, 1), np.float32)
+    network = one_layer(np.array([[0.5]]), neuron=Neuron("subtract"))
+    refuses(lambda: quantize(network, chip, 8, images=images), "layer 'out'", *words)
     assert layer(reset="subtract").output.reset == "subtract"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.backends.base import Job
+from neuroport.backends.parts import default_workers, run_in_parts
 from neuroport.backends.supervise import Deadlines, new_token, run_worker
 from neuroport.chip.files import write_inputs, write_network
 from neuroport.chip.network import IntNetwork, IntPopulation
@@ -75,18 +76,24 @@ class LavaBackend:
         """
         toolchain = _toolchain(job.target, job.on_message)
         network = lowered(job.network)
-        write_network(job.work_dir / "network.h5", network)
-        write_inputs(job.work_dir / "inputs.h5", job.inputs)
-        token = new_token()
-        run_worker(
-            [str(toolchain.python), str(_WORKER), str(job.work_dir), token, str(os.getpid())],
-            token=token,
-            work_dir=job.work_dir,
-            environment=child_environment({"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}),
-            deadlines=_deadlines(network, job.inputs.n_steps),
-            on_progress=job.on_progress,
-        )
-        return _read_results(job)
+        deadlines = _deadlines(network, job.inputs.n_steps)
+
+        def run_part(part: Job, is_cancelled: Callable[[], bool]) -> Trace:
+            write_network(part.work_dir / "network.h5", network)
+            write_inputs(part.work_dir / "inputs.h5", part.inputs)
+            token = new_token()
+            run_worker(
+                [str(toolchain.python), str(_WORKER), str(part.work_dir), token, str(os.getpid())],
+                token=token,
+                work_dir=part.work_dir,
+                environment=child_environment({"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}),
+                deadlines=deadlines,
+                on_progress=part.on_progress,
+                is_cancelled=is_cancelled,
+            )
+            return _read_results(part)
+
+        return run_in_parts(job, run_part, job.n_workers or default_workers())
 
 
 def _check_ranges(job: Job) -> None:
