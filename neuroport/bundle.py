@@ -61,10 +61,10 @@ def staged_bundle(place: Path) -> Iterator[Path]:
 
 
 def check_place(place: Path) -> None:
-    """Refuse a place that holds something which is not a bundle.
+    """Refuse a place that cannot be written, or holds something which is not a bundle.
 
     Raises:
-        BundleError: a file, or a directory with other content.
+        BundleError: a file, a directory with other content, or one that may not be written.
     """
     if Path.cwd().is_relative_to(place.resolve()):
         raise BundleError(f"'{place}' is the directory you are in, or one above it; choose another --out")
@@ -74,6 +74,9 @@ def check_place(place: Path) -> None:
         raise BundleError(
             f"'{place}' holds files that neuroport did not write, which a bundle would replace; choose another --out"
         )
+    parent = next(p for p in place.absolute().parents if p.is_dir())
+    if not os.access(parent, os.W_OK):
+        raise BundleError(f"cannot write to '{parent}': permission denied; choose another --out")
 
 
 def _is_ours(place: Path) -> bool:

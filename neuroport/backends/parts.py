@@ -25,6 +25,11 @@ def default_workers() -> int:
     return max(1, len(os.sched_getaffinity(0)) // _PROCESSORS_PER_WORKER)
 
 
+def n_parts(job: Job, n_workers: int) -> int:
+    """Workers that share the samples of a job: none for fewer than a start is worth."""
+    return max(1, min(n_workers, job.inputs.n_samples // _LEAST_SAMPLES))
+
+
 def run_in_parts(job: Job, run_part: RunPart, n_workers: int) -> Trace:
     """Run shares of the samples side by side, each in a directory of its own, and join what they return.
 
@@ -33,11 +38,10 @@ def run_in_parts(job: Job, run_part: RunPart, n_workers: int) -> Trace:
     Raises:
         what run_part raises: the first failure, once all workers have ended.
     """
-    n_samples = job.inputs.n_samples
-    n_parts = max(1, min(n_workers, n_samples // _LEAST_SAMPLES))
-    if n_parts == 1:
+    n_samples, n = job.inputs.n_samples, n_parts(job, n_workers)
+    if n == 1:
         return run_part(job, lambda: False)
-    done, lock, stop = [0] * n_parts, threading.Lock(), threading.Event()
+    done, lock, stop = [0] * n, threading.Lock(), threading.Event()
 
     def part_of(k: int) -> Job:
         def on_progress(n_done: int) -> None:
@@ -47,11 +51,11 @@ def run_in_parts(job: Job, run_part: RunPart, n_workers: int) -> Trace:
 
         work_dir = job.work_dir / f"part{k}"
         work_dir.mkdir()
-        share = slice(k * n_samples // n_parts, (k + 1) * n_samples // n_parts)
+        share = slice(k * n_samples // n, (k + 1) * n_samples // n)
         return replace(job, inputs=job.inputs.part(share), work_dir=work_dir, on_progress=on_progress)
 
-    parts = [part_of(k) for k in range(n_parts)]
-    with ThreadPoolExecutor(n_parts) as executor:
+    parts = [part_of(k) for k in range(n)]
+    with ThreadPoolExecutor(n) as executor:
         runs = [executor.submit(run_part, part, stop.is_set) for part in parts]
         try:
             wait(runs, return_when=FIRST_EXCEPTION)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +18,7 @@ from typing import Any
 from neuroport.errors import WorkerError
 
 _POLL_S = 0.05
+_LEAST_FREE = 1 << 20  # bytes below which a place counts as full
 _SHARED_MEMORY = Path("/dev/shm")
 _PREFIX = "neuroport"
 
@@ -102,7 +104,8 @@ def _wait(
         if time.monotonic() - since > allowed:
             raise WorkerError(
                 f"the worker was silent for {allowed:.0f} s while {beat.get('state', 'starting')} (after {samples} "
-                f"samples) and was ended; run fewer or shorter samples, or look at its log{_log_end(work_dir)}"
+                f"samples{_last_progress(work_dir)}) and was ended; run fewer or shorter samples, or look at its "
+                f"log{_log_end(work_dir)}"
             )
         time.sleep(_POLL_S)
     on_progress(int(_read(work_dir / "heartbeat.json").get("samples", samples)))
@@ -112,15 +115,49 @@ def _wait(
 def _check_status(status: int, work_dir: Path) -> None:
     found = _read(work_dir / "error.json")
     if found:
+        reason = str(found.get("reason"))
         raise WorkerError(
-            f"the worker failed in '{found.get('where')}': {found.get('reason')}{_log_end(work_dir, found)}"
+            f"the worker failed in '{found.get('where')}': {reason}{_last_progress(work_dir)}"
+            f"{_what_is_full(reason, work_dir)}{_log_end(work_dir, found)}"
         )
     if status < 0:
         name = signal.Signals(-status).name
         hint = " (out of memory?)" if name == "SIGKILL" else ""
-        raise WorkerError(f"the worker was killed by {name}{hint}; run it again{_log_end(work_dir)}")
+        raise WorkerError(
+            f"the worker was killed by {name}{hint}{_last_progress(work_dir)}; run it again"
+            f"{_what_is_full(name, work_dir)}{_log_end(work_dir)}"
+        )
     if status:
         raise WorkerError(f"the worker ended with exit status {status}{_log_end(work_dir)}")
+
+
+def _last_progress(work_dir: Path) -> str:
+    """Which population wrote last, from `populations.json` ({file: name}) and the files."""
+    written = []
+    for file, name in _read(work_dir / "populations.json").items():
+        with contextlib.suppress(OSError):
+            written.append(((work_dir / file).stat().st_mtime_ns, str(name)))
+    return f", '{max(written)[1]}' being the last population that finished one" if written else ""
+
+
+def _what_is_full(reason: str, work_dir: Path) -> str:
+    """Of a failure for want of room: whether it is the disk or the shared memory.
+
+    Writing to a full /dev/shm kills by SIGBUS; its processes then end with exit status -7.
+    """
+    if not any(word in reason for word in ("No space left", "SIGBUS", f"exit status -{signal.SIGBUS.value}")):
+        return ""
+    places = [(_SHARED_MEMORY, "shared memory"), (work_dir, "the disk of the output directory")]
+    full = [f"{what} ({place}) is full" for place, what in places if _free(place) < _LEAST_FREE]
+    room = [f"{what} ({place}) has {_free(place) >> 20} MB" for place, what in places]
+    return f"\n  {'; '.join(full) or 'free now: ' + ', '.join(room)}; make room and run it again"
+
+
+def _free(place: Path) -> int:
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return 0
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from neuroport.chip.results import Results
 from neuroport.chip.selftest import check_kernels
 from neuroport.chip.shard import Job, Room, Shard, Synapses
 from neuroport.chip.trace import Trace
-from neuroport.errors import SelfTestError, UsageError
+from neuroport.errors import DataError, SelfTestError, UsageError
 
 _AT_WORK = 1 << 22  # neuron-steps of one population that a thread holds at a time
 _MAX_SHARD = 16
@@ -60,6 +60,10 @@ def run_core(
     """
     if isinstance(inputs, IntInputs):
         check_inputs(network, inputs)
+    elif inputs.n_steps < 1:
+        raise DataError(f"inputs of {inputs.n_steps} steps cannot be run; give at least one step")
+    if n_threads is not None and n_threads < 1:
+        raise UsageError(f"n_threads is {n_threads}; at least one is needed")
     kept = record_of(record, network)
     check_memory(kept, network, inputs.n_samples, inputs.n_steps, memory_mb)
     if device != "cpu":
@@ -109,10 +113,12 @@ def _execute(
         return part.n_samples
 
     largest = max(storage.size for storage in results.layout.storages.values()) * inputs.n_steps
+    n_workers = 1 if device != "cpu" else n_threads or os.cpu_count() or 1
     size = _AT_WORK // largest if device == "cpu" else _ON_DEVICE // largest
-    size = max(1, min(size, _MAX_SHARD if device == "cpu" else _MAX_ON_DEVICE))
+    size = min(size, _MAX_SHARD if device == "cpu" else _MAX_ON_DEVICE, -(-inputs.n_samples // n_workers))
+    size = max(1, size)
     shards = [slice(start, min(start + size, inputs.n_samples)) for start in range(0, inputs.n_samples, size)]
-    executor = ThreadPoolExecutor(1 if device != "cpu" else n_threads or os.cpu_count() or 1)
+    executor = ThreadPoolExecutor(n_workers)
     with exact_products():
         try:
             for n_done in executor.map(run_shard, shards):

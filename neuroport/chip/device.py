@@ -101,9 +101,11 @@ class DeviceShard:
         bias = torch.from_numpy(mantissa.reshape(len(mantissa), -1).astype(np.int64) << p.bias_exponent)
         bias = bias.to(self.device)
         threshold = p.threshold_mantissa << a.threshold.shift
-        fires_at, keep = threshold + (a.threshold.compare == ">"), (1 << a.decay_bits) - p.decay
+        fires_at, whole = threshold + (a.threshold.compare == ">"), 1 << a.decay_bits
+        current_keep = 0 if p.current_decay is None else whole - p.current_decay
         shape = (self.inputs.n_samples, p.n_neurons)
         v = torch.full(shape, p.v_init_int, dtype=torch.int64, device=self.device)
+        u = torch.zeros_like(v)
         spikes = torch.zeros((shape[0], n_steps, shape[1]), dtype=torch.uint8, device=self.device)
         watch = torch.from_numpy(self.results.watch.get(p.name, np.zeros(0, np.int64))).to(self.device)
         potentials = torch.zeros((shape[0], n_steps, len(watch)), dtype=torch.int64, device=self.device)
@@ -111,10 +113,12 @@ class DeviceShard:
         for t in range(n_steps):
             if t >= p.clamp_until:
                 exact = (sums[:, t] if isinstance(sums, torch.Tensor) else torch.zeros_like(v)) << a.synaptic_shift
+                if current_keep:
+                    exact = exact + _left(u, current_keep, a.decay_bits)
                 u = _limited(exact, a.current)
                 over[0] += (u != exact).sum()
                 if p.decay:
-                    v = v.sign() * ((v.abs() * keep) >> a.decay_bits)
+                    v = _left(v, whole - p.decay, a.decay_bits)
                 exact = v + u + bias
                 v = _limited(exact, a.membrane)
                 beyond = v != exact
@@ -130,6 +134,11 @@ class DeviceShard:
             self.results.last[p.name][self.samples] = v.cpu().numpy()
         self.results.keep_potentials(p.name, self.samples, potentials.reshape(self._n_rows, -1).cpu().numpy())
         self._emit(p, spikes)
+
+
+def _left(x: torch.Tensor, keep: int, bits: int) -> torch.Tensor:
+    """What a step leaves of x, rounded towards 0."""
+    return x.sign() * ((x.abs() * keep) >> bits)
 
 
 def _limited(x: torch.Tensor, register: Register) -> torch.Tensor:

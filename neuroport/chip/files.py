@@ -68,6 +68,8 @@ def write_network(path: Path, network: IntNetwork) -> None:
             group = f.create_group(f"populations/{k}")
             group.attrs.update({key: getattr(p, key) for key in _POPULATION_SCALARS})
             group.attrs.update(shape=p.shape, depth=network.depth[p.name])
+            if p.current_decay is not None:
+                group.attrs["current_decay"] = p.current_decay
             group.create_dataset("bias_mantissa", data=p.bias_mantissa, compression="gzip")
         for k, j in enumerate(network.projections):
             group = f.create_group(f"projections/{k}")
@@ -130,6 +132,7 @@ def _population(group: h5py.Group) -> IntPopulation:
         driven=bool(a["driven"]),
         unit=int(a["unit"]),
         gate=bool(a.get("gate", False)),
+        current_decay=int(a["current_decay"]) if "current_decay" in a else None,
     )
 
 

@@ -77,8 +77,12 @@ def check_inputs(network: IntNetwork, inputs: IntInputs) -> None:
         if inputs.spikes is not None:
             found[network.input.name] = inputs.spikes.shape[1:]
             n_samples.add(len(inputs.spikes))
-    if inputs.spikes is not None and int(inputs.spikes.max(initial=0)) > 1:
-        raise DataError(f"input spikes hold values up to {inputs.spikes.max()}; a spike is 1, no spike is 0")
+    if inputs.spikes is not None:
+        low, high = inputs.spikes.min(initial=0), inputs.spikes.max(initial=0)
+        if inputs.spikes.dtype.kind not in "bui":
+            raise DataError(f"input spikes are {inputs.spikes.dtype}; give them as uint8, 1 for a spike")
+        if not 0 <= int(low) <= int(high) <= 1:
+            raise DataError(f"input spikes hold values from {low} to {high}; a spike is 1, no spike is 0")
     if found != expected or not n_samples <= {inputs.n_samples} or inputs.n_steps < 1:
         raise DataError(
             f"the network needs {inputs.n_samples} samples of at least one step with inputs {expected}, found "

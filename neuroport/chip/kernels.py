@@ -325,14 +325,14 @@ def run_wide(
 ) -> None:
     """The same in any arithmetic, in 64 bits."""
     n_words = run.words.shape[1]
-    v = np.zeros(64 * n_words, np.int64)
+    state = np.zeros((2, 64 * n_words), np.int64)  # potentials, currents
     total[:] = 0
     for row in range(run.words.shape[0]):
         if run.stop[0]:
             return
         t, sample = row % p.n_steps, row // p.n_steps
         if t == 0:
-            v[:] = p.v_init
+            state[0], state[1] = p.v_init, 0
         if t < p.clamp_until:
             run.words[row] = 0
         else:
@@ -342,13 +342,13 @@ def run_wide(
                 word = np.uint64(0)
                 for bit in range(64):
                     if run.valid[q] >> np.uint64(bit) & np.uint64(1):
-                        fired = _update_one(total, v, 64 * q + bit, b, p, run.lost)
+                        fired = _update_one(total, state, 64 * q + bit, b, p, run.lost)
                         word |= np.uint64(fired) << np.uint64(bit)
                 run.words[row, q] = word
             total[:] = 0
-        _record(row, v, run)
+        _record(row, state[0], run)
         if t == p.n_steps - 1 and run.last.shape[0]:
-            run.last[sample] = v
+            run.last[sample] = state[0]
 
 
 @_compiled
@@ -364,26 +364,29 @@ def _limited(x: np.int64, half: int, wraps: bool) -> np.int64:
 
 
 @_compiled
-def _held(x: np.int64, end: int) -> np.int64:
-    return np.int64(end) if x > end else x
+def _left(x: np.int64, keep: int, bits: int) -> np.int64:
+    """What a step leaves of x, rounded towards 0."""
+    return np.int64((x * keep) >> bits if x >= 0 else -((-x * keep) >> bits))
 
 
 @_compiled
 def _update_one(
-    total: Signed, v: NDArray[np.int64], k: int, bias: NDArray[np.int64], p: Neurons, lost: NDArray[np.int64]
+    total: Signed, state: NDArray[np.int64], k: int, bias: NDArray[np.int64], p: Neurons, lost: NDArray[np.int64]
 ) -> bool:
     """One neuron, one step: the rule of chip/oracle.py."""
     arriving = np.int64(total[p.lead + k])
     if p.inhibitory:  # excitatory and inhibitory sums, each held at its end
         against = np.int64(total[p.lead + p.inhibitory + k])
         lost[0] += (arriving > p.sum_limit) + (against > p.sum_limit)
-        arriving = _held(arriving, p.sum_limit) - _held(against, p.sum_limit)
+        arriving = min(arriving, np.int64(p.sum_limit)) - min(against, np.int64(p.sum_limit))
     exact = arriving << p.shift
-    u = _limited(exact, p.current_half, p.current_wraps)
+    if p.current_keep:
+        exact += _left(state[1, k], p.current_keep, p.decay_bits)
+    u = state[1, k] = _limited(exact, p.current_half, p.current_wraps)
     lost[0] += u != exact
-    x = v[k]
+    x = state[0, k]
     if p.decay:
-        x = (x * p.keep) >> p.decay_bits if x >= 0 else -((-x * p.keep) >> p.decay_bits)
+        x = _left(x, p.keep, p.decay_bits)
     exact = x + u + bias[k]
     x = _limited(exact, p.membrane_half, p.membrane_wraps)
     if x != exact:
@@ -392,5 +395,5 @@ def _update_one(
     fired = bool(x >= p.fires_at)
     if fired:
         x = x - p.threshold if p.subtract else np.int64(0)
-    v[k] = x
+    state[0, k] = x
     return fired

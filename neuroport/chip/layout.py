@@ -111,7 +111,7 @@ class Layer:
         return wide, wide.astype(np.int32), int(np.abs(wide).max(initial=0))
 
     def is_narrow(self, n_steps: int, largest_bias: int) -> bool:
-        """Whether 32 bits hold every potential, no current leaves its register, and nothing leaks.
+        """Whether 32 bits hold every potential, no current leaves its register or stays, and nothing leaks.
 
         Potentials stay within |v_init| + T * the largest input of a step; where they would end at a register before
         that, the register's end plus one step counts.
@@ -119,6 +119,8 @@ class Layer:
         p, a = self.population, self.arithmetic
         arriving = self.bound << a.synaptic_shift
         if p.decay or a.membrane_floor is not None or self.inhibitory or arriving > a.current.limit:
+            return False
+        if p.current_decay is not None and p.current_decay < 1 << a.decay_bits:
             return False
         reach = abs(p.v_init_int) + n_steps * (arriving + largest_bias)
         if reach >= a.membrane.limit:
@@ -147,6 +149,7 @@ class Layer:
             current_wraps=a.current.overflow == "wrap",
             decay=p.decay,
             keep=(1 << a.decay_bits) - p.decay,
+            current_keep=0 if p.current_decay is None else (1 << a.decay_bits) - p.current_decay,
             decay_bits=a.decay_bits,
             floor=_NO_FLOOR if a.membrane_floor is None else a.membrane_floor,
             inhibitory=self.inhibitory,
@@ -192,7 +195,7 @@ def _layer(network: IntNetwork, population: IntPopulation, storages: dict[str, S
         weights.append((j, j.synapse))
     bound = sum(sum_bound(synapse) << j.exponent for j, synapse in weights)
     is_split = a.accumulators == "split" and bound > a.accumulator_limit  # one of the two may reach its end
-    power = 0 if is_split else min((j.exponent + _power(synapse) for j, synapse in weights), default=0)
+    power = 0 if is_split or not bound else min((j.exponent + _power(synapse) for j, synapse in weights), default=0)
     dtype = _dtype(bound >> power)
     low = min((int(s.mantissa.min(initial=0)) << j.exponent for j, s in weights), default=0) >> power
     high = max((int(s.mantissa.max(initial=0)) << j.exponent for j, s in weights), default=0) >> power

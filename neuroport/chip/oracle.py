@@ -2,17 +2,19 @@
 
 Per population and step, with i the sum of weights of the spikes that arrive:
 
-    u = wrap_or_saturate(i << synaptic shift)        no memory: the current decays fully within one step
+    u = wrap_or_saturate(leak(u) + (i << synaptic shift))   without a current decay: nothing of u is left
     v = saturate(leak(v) + u + bias)
     s = v > threshold   (or >=)
     v = 0 or v - threshold where s
+
+where leak(x) = sign(x) floor(|x| (2^decay_bits - decay) / 2^decay_bits).
 
 A max-pool gate has no potential. It estimates the rate of each of its inputs, 2^20 for one spike per step, and passes
 the spikes of the input of each window whose estimate is largest, of equals the first:
 
     e = e + floor(((s << 20) - e) / 2^k),  k = min(bits of t, 6),  t = 0, 1, 2, ...
 
-Source: lava-nc 0.10.0, lava/proc/lif/models.py l.145-192, 268-278, with du = 4095.
+Source: lava-nc 0.10.0, lava/proc/lif/models.py l.145-192, 268-278; du = current_decay - 1, 4095 without one.
 """
 
 from __future__ import annotations
@@ -169,19 +171,24 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
     bias = mantissa.astype(np.int64) << p.bias_exponent
     threshold = p.threshold_mantissa << a.threshold.shift
     v = np.full((inputs.n_samples, *p.shape), p.v_init_int, np.int64)
+    u = np.zeros_like(v)
     spikes = np.zeros(total.shape, np.uint8)
     potentials = np.zeros(total.shape, np.int64)
     for t in range(inputs.n_steps):
         if t >= p.clamp_until:
-            u = limit(total[:, t] << a.synaptic_shift, a.current)
-            kept = np.sign(v) * ((np.abs(v) * ((1 << a.decay_bits) - p.decay)) >> a.decay_bits)
-            v = limit(kept + u + bias, a.membrane)
+            left = 0 if p.current_decay is None else _leak(u, p.current_decay, a.decay_bits)
+            u = limit(left + (total[:, t] << a.synaptic_shift), a.current)
+            v = limit(_leak(v, p.decay, a.decay_bits) + u + bias, a.membrane)
             v = v if a.membrane_floor is None else np.maximum(v, a.membrane_floor)
             fired = v >= threshold if a.threshold.compare == ">=" else v > threshold
             v = np.where(fired, v - threshold if p.reset == "subtract" else 0, v)
             spikes[:, t] = fired
         potentials[:, t] = v
     return spikes, potentials
+
+
+def _leak(x: Int64, decay: int, bits: int) -> Int64:
+    return np.sign(x) * ((np.abs(x) * ((1 << bits) - decay)) >> bits)
 
 
 def limit(x: Int64, register: Register) -> Int64:

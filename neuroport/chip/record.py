@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuroport.chip import spikes as bits
 from neuroport.chip.network import IntNetwork
+from neuroport.chip.storage import storage_of
 from neuroport.chip.trace import Trace
 from neuroport.chip.work import Words
 from neuroport.errors import UsageError
@@ -91,10 +92,11 @@ def check_memory(record: Record, network: IntNetwork, n_samples: int, n_steps: i
     size = {p.name: p.n_neurons for p in network.populations}
     watched = (size[name] if n is None else len(n) for name, n in record.potentials.items())
     needed = 4 * n_samples * sum(size[name] for name in record.counts)
-    needed += n_kept * n_steps * (sum(size[name] for name in record.spikes) // 8 + 8 * sum(watched))
+    places = sum(storage_of(network, network.by_name[name]).size for name in record.spikes)
+    needed += n_kept * n_steps * (places // 8 + 8 * sum(watched))
     if needed > limit_mb << 20:
         raise UsageError(
-            f"the record of {n_samples} samples and {n_steps} steps needs {needed >> 20} MB, {limit_mb} MB are "
+            f"the record of {n_samples} samples and {n_steps} steps needs {-(-needed >> 20)} MB, {limit_mb} MB are "
             f"allowed; record fewer populations or samples, or allow more (memory_mb)"
         )
 
@@ -162,7 +164,7 @@ def positions(samples: Iterable[int] | None, n_samples: int) -> NDArray[np.int64
     """[S]: where each sample stands among those recorded, -1 where it is not.
 
     Raises:
-        UsageError: a sample that there is not.
+        UsageError: a sample that there is not, or one named twice.
     """
     if samples is None:
         return np.arange(n_samples, dtype=np.int64)
@@ -170,5 +172,7 @@ def positions(samples: Iterable[int] | None, n_samples: int) -> NDArray[np.int64
     for k, sample in enumerate(samples):
         if not 0 <= sample < n_samples:
             raise UsageError(f"sample {sample} is to be recorded, there are samples 0 to {n_samples - 1}")
+        if found[sample] >= 0:
+            raise UsageError(f"sample {sample} is to be recorded twice; name each sample once")
         found[sample] = k
     return found

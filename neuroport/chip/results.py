@@ -93,7 +93,8 @@ class Results:
                 self.lost[name] += lost
             for name, arrived in tally.arrived.items():
                 self.arrived[name] += arrived
-            self.widths.update(tally.widths)
+            for name, width in tally.widths.items():
+                self.widths[name] = max(width, self.widths.get(name, 0))
 
     def run(self) -> CoreRun:
         """What came of it."""

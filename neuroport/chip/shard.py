@@ -74,7 +74,7 @@ class Shard:
     def start(self, source: IntPopulation, spikes: NDArray[np.uint8]) -> None:
         """Hand on the spikes [samples, T, *shape] of the spike source."""
         words = self._take_words(source.name)
-        bits.pack(np.ascontiguousarray(spikes.reshape(self.n_rows, -1)), words)
+        bits.pack(np.ascontiguousarray(spikes.reshape(self.n_rows, -1), np.uint8), words)
         self._emit(source, words)
 
     def run(self, layer: Layer) -> None:
@@ -86,6 +86,8 @@ class Shard:
             bits.pass_gate(self.words[pre], place, layer.gate, layer.storage.place, self.inputs.n_steps, words)
         else:
             self._integrate(layer, words)
+        if self.job.stop[0]:  # the words are half-written
+            return
         self._emit(p, words)
         for name in layer.pres:
             if self.results.layout.last_use[name] == p.name:
@@ -174,5 +176,5 @@ class Shard:
         in_order = {name: torch.from_numpy(x[:, self.storages[name].place]) for name, x in spread.items()}
         (sums,) = layer.products().sums(in_order)
         given = np.zeros((self.n_rows, layer.storage.size), np.int32)
-        given[:, layer.storage.place] = sums.numpy().astype(np.int32) >> layer.power
+        given[:, layer.storage.place] = sums.numpy().astype(np.int64) >> layer.power
         return given

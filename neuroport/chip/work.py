@@ -52,7 +52,7 @@ class Neurons(NamedTuple):
 
     subtract: a reset by `threshold`, else to 0. lead: where the sums of its first neuron stand; inhibitory: how far
     behind them those of inhibitory synapses, 0 where both are added up together. Registers hold 2^(bits - 1) = half.
-    keep: 2^decay_bits - decay.
+    keep, current_keep: what of 2^decay_bits a step leaves of potential and current; nothing of the current: 0.
     """
 
     n_steps: int
@@ -69,6 +69,7 @@ class Neurons(NamedTuple):
     current_wraps: bool
     decay: int
     keep: int
+    current_keep: int
     decay_bits: int
     floor: int
     inhibitory: int

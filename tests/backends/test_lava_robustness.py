@@ -148,7 +148,8 @@ def test_silent_worker_meets_its_deadline(lava, tmp_path, monkeypatch):
     pid = run.running()
     lava_processes(pid)[-1].suspend()
     message = str(run.end())
-    assert "silent for" in message and "samples" in message
+    assert "silent for" in message and "samples, '" in message
+    assert "being the last population that finished one" in message
     assert_nothing_stays(pid)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from neuroport.ann.graph import MaxPool2d
@@ -29,6 +30,11 @@ from neuroport.snn.operators import ConvGeometry, conv_geometry
 TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2")
 
 
+def cases(n: int) -> settings:
+    """Examples of a property test: n, or as many as the environment's NEUROPORT_CASES says."""
+    return settings(max_examples=int(os.environ.get("NEUROPORT_CASES", n)))
+
+
 @cache
 def target(name: str) -> Target:
     """The packaged datasheet of that name."""
@@ -42,7 +48,7 @@ def variant(name: str, **changes: Any) -> Arithmetic:
 
 def population(name: str = "out", shape: tuple[int, ...] = (1,), **changes: Any) -> IntPopulation:
     """A readout that starts at 0, has no bias and resets by subtraction, with some fields changed."""
-    fields: dict[str, Any] = {
+    given: dict[str, Any] = {
         "role": "readout",
         "threshold_mantissa": 1,
         "bias_mantissa": np.zeros(shape, np.int32),
@@ -54,7 +60,7 @@ def population(name: str = "out", shape: tuple[int, ...] = (1,), **changes: Any)
         "driven": False,
         "unit": 64,
     }
-    return IntPopulation(name=name, shape=shape, **(fields | changes))
+    return IntPopulation(name=name, shape=shape, **(given | changes))
 
 
 def source(shape: tuple[int, ...] = (1,), name: str = "input") -> IntPopulation:
@@ -107,8 +113,15 @@ def network_of(
 
 
 def with_arithmetic(network: IntNetwork, arithmetic: Arithmetic) -> IntNetwork:
-    """The same network in other registers, past the checks: the only way to make a current wrap or saturate."""
-    changed = copy.copy(network)
+    """The same network in other registers, past the checks: the only way to make a current wrap or saturate.
+
+    Initial potentials end where the new register does.
+    """
+    end, changed = arithmetic.membrane.limit, object.__new__(IntNetwork)
+    populations = [replace(p, v_init_int=min(max(p.v_init_int, -end), end)) for p in network.populations]
+    for f in fields(network):
+        object.__setattr__(changed, f.name, getattr(network, f.name))
+    object.__setattr__(changed, "populations", tuple(populations))
     object.__setattr__(changed, "arithmetic", arithmetic)
     return changed
 
@@ -168,7 +181,7 @@ def random_conv(draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, sha
     return IntConv2d(random_weights(draw, rng, arithmetic, weight_shape), geometry)
 
 
-def _image(draw: Any, n: int) -> tuple[int, int, int]:
+def random_image(draw: Any, n: int) -> tuple[int, int, int]:
     """Any [C, H, W] of n neurons."""
     c = draw(st.sampled_from([k for k in range(1, n + 1) if n % k == 0]))
     h = draw(st.sampled_from([k for k in range(1, n // c + 1) if (n // c) % k == 0]))
@@ -179,7 +192,7 @@ def random_cut_conv(
     draw: Any, rng: np.random.Generator, arithmetic: Arithmetic, n_in: int, n_out: int
 ) -> IntConv2d | IntConvTranspose2d:
     """A convolution or its transpose between any images of these sizes, padded or cut on any side."""
-    in_shape, out_shape = _image(draw, n_in), _image(draw, n_out)
+    in_shape, out_shape = random_image(draw, n_in), random_image(draw, n_out)
     common = [g for g in range(1, min(in_shape[0], out_shape[0]) + 1) if not in_shape[0] % g and not out_shape[0] % g]
     groups = draw(st.sampled_from(common))
     padding = draw(st.tuples(st.integers(-2, 3), st.integers(-2, 3)))
@@ -227,12 +240,20 @@ def random_window(draw: Any, shape: tuple[int, ...]) -> IntWindow:
     return IntWindow(MaxPool2d(kernel, stride, (padding[0], padding[1]), dilation, ceil_mode), shape, (shape[0], *out))
 
 
-def _fitted(draw: Any, network_parts: list[tuple[str, IntWeights]], post: str, a: Arithmetic) -> list[IntProjection]:
-    """The projections with exponents drawn from those that the accumulator allows together."""
-    projections, room = [], a.synaptic_limit
-    for k, (pre, synapse) in enumerate(network_parts):
-        later = sum(sum_bound(s) for _, s in network_parts[k + 1 :])
-        bound = sum_bound(synapse)
+def fitted(draw: Any, parts: Sequence[tuple[str, IntWeights]], post: str, a: Arithmetic) -> list[IntProjection]:
+    """The projections with exponents drawn from those that the accumulator allows together.
+
+    Where it allows none, all weights are halved first.
+    """
+    projections, room, step = [], a.synaptic_limit, a.weights.mixed.step
+    synapses = [synapse for _, synapse in parts]
+    while sum(map(sum_bound, synapses)) > room:
+        halves = [(s.mantissa / (2 * step)).astype(np.int32) * step for s in synapses]
+        for m in halves:
+            m.flat[0] = m.flat[0] if m.any() else step
+        synapses = [replace(s, mantissa=m) for s, m in zip(synapses, halves, strict=True)]
+    for k, ((pre, _), synapse) in enumerate(zip(parts, synapses, strict=True)):
+        later, bound = sum(map(sum_bound, synapses[k + 1 :])), sum_bound(synapse)
         fitting = [e for e in range(a.weights.exponent_max + 1) if bound << e <= room - later]
         exponent = draw(st.sampled_from([0, fitting[-1], fitting[len(fitting) // 2]]))
         room -= bound << exponent
@@ -240,7 +261,7 @@ def _fitted(draw: Any, network_parts: list[tuple[str, IntWeights]], post: str, a
     return projections
 
 
-def _random_population(
+def random_population(
     draw: Any, rng: np.random.Generator, a: Arithmetic, name: str, shape: tuple[int, ...], typical: int, n_steps: int
 ) -> IntPopulation:
     """Neurons anywhere in the ranges of the arithmetic; `typical`: a potential that one step may add."""
@@ -259,6 +280,8 @@ def _random_population(
         "small": rng.integers(-5, 5, shape),
     }[draw(st.sampled_from(["none", "uniform", "ends", "small"]))]
     full = 1 << a.decay_bits
+    # where a reset takes a second compartment, the threshold needs room among the weights
+    resets = [r for r in a.resets if r not in getattr(a, "two_compartments", ())]
     return population(
         name,
         shape,
@@ -267,7 +290,7 @@ def _random_population(
         bias_mantissa=bias.astype(np.int32),
         bias_exponent=exponent,
         v_init_int=v_init,
-        reset=draw(st.sampled_from(a.resets)),
+        reset=draw(st.sampled_from(resets)),
         decay=draw(st.sampled_from([0, 0, 1, int(rng.integers(0, full)), full])),
         clamp_until=draw(st.sampled_from([0, 0, 1, n_steps - 1, n_steps + 1])),
     )
@@ -287,7 +310,7 @@ def networks(draw: Any, arithmetics: Sequence[Arithmetic]) -> tuple[IntNetwork, 
     shape: tuple[int, ...] = draw(st.one_of(st.tuples(st.integers(1, 4), sides, sides), st.tuples(st.integers(1, 12))))
     driven = draw(st.booleans())
     if driven:
-        made = [replace(_random_population(draw, rng, a, "p0", shape, 2 * a.bias.limit, n_steps), driven=True)]
+        made = [replace(random_population(draw, rng, a, "p0", shape, 2 * a.bias.limit, n_steps), driven=True)]
         low, high = a.bias.mantissa_min, a.bias.mantissa_max
         currents = rng.integers(low, high, (n_samples, *shape), endpoint=True).astype(np.int32)
         inputs = IntInputs(n_samples, n_steps, None, {"p0": currents})
@@ -316,9 +339,9 @@ def networks(draw: Any, arithmetics: Sequence[Arithmetic]) -> tuple[IntNetwork, 
             other = draw(st.sampled_from(made))
             synapse = random_synapse(draw, rng, a, other.n_neurons, int(np.prod(shape)))
             parts.insert(draw(st.integers(0, 1)), (other.name, synapse))
-        incoming = _fitted(draw, parts, name, a)
-        typical = sum(sum_bound(synapse) << j.exponent for j, (_, synapse) in zip(incoming, parts, strict=True))
-        made.append(_random_population(draw, rng, a, name, shape, typical << a.synaptic_shift, n_steps))
+        incoming = fitted(draw, parts, name, a)
+        typical = sum(sum_bound(j.synapse) << j.exponent for j in incoming)
+        made.append(random_population(draw, rng, a, name, shape, typical << a.synaptic_shift, n_steps))
         projections.extend(incoming)
     made[-1] = replace(made[-1], role="readout")
     heads = [IntHead(made[-1].name, draw(st.sampled_from(["count", "membrane"])))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroport.chip.inputs import IntInputs
@@ -17,6 +17,7 @@ from neuroport.chip.synapses import IntConv2d, IntDense
 from neuroport.chip.target import Register
 from neuroport.snn.operators import conv_geometry
 from tests.chip.networks import (
+    cases,
     currents_of,
     dense,
     network_of,
@@ -176,8 +177,72 @@ def test_projections_into_one_population_add_up():
     assert trace.spikes["out"].item() == 1
 
 
+def split(*projections, raster, floor=None, bits=8, shift=0, **neuron):
+    """Potentials and spikes of a neuron with accumulators of so many bits; `projections`: (row, exponent)."""
+    wide = variant("loihi-sim", accumulator_bits=30, current={"bits": 40, "overflow": "saturate"}, synaptic_shift=shift)
+    parts = [source((len(raster[0]),)), population(**{"threshold_mantissa": 1000} | neuron)]
+    network = network_of(wide, parts, [dense([row], exponent=exponent) for row, exponent in projections])
+    held = wide.model_copy(update={"accumulators": "split", "accumulator_bits": bits, "membrane_floor": floor})
+    trace = run_oracle(with_arithmetic(network, held), spikes_of(raster))
+    return trace.potentials["out"].ravel().tolist(), trace.spikes["out"].ravel().tolist()
+
+
+def test_excitatory_and_inhibitory_sums_each_end_at_the_limit_before_they_are_subtracted():
+    row = [100, 50, -30, -120]
+    # 150 is held at 127, 30 is not; then both are held: 127 - 127, not 150 - 150; then 50 - 127, not 50 - 150
+    potentials, _ = split((row, 0), raster=[[1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 1, 1]])
+    assert potentials == [127 - 30, 97 + 0, 97 + 50 - 127]
+
+
+def test_an_accumulator_holds_exactly_its_limit():
+    # 127 and -127 as they are, 128 and -128 one less
+    up = [split(([100, 28], 0), raster=[[1, 1]])[0], split(([100, 26, 2], 0), raster=[[1, 1, 0]])[0]]
+    assert up == [[127], [126]]
+    assert split(([-100, -28], 0), raster=[[1, 1]])[0] == [-127]
+    assert split(([-127], 0), raster=[[1]])[0] == [-127]
+
+
+def test_accumulators_add_up_shifted_weights_of_all_projections_and_the_sum_is_shifted_after_the_limit():
+    # 30 << 2 and 40 make 160, held at 127; -10 << 1 is 20: (127 - 20) << 3
+    projections = ([30, -12], 2), ([40, 0], 0), ([0, -10], 1)
+    assert split(*projections[:2], raster=[[1, 0]], shift=3)[0] == [127 << 3]
+    assert split(projections[1], projections[2], raster=[[1, 1]], shift=3)[0] == [(40 - 20) << 3]
+    assert split(([30, 0], 2), *projections[1:], raster=[[1, 1]], shift=3)[0] == [(127 - 20) << 3]
+
+
+def test_joint_accumulators_lose_nothing():
+    row = [100, 50, -30, -120]
+    network = network_of(variant("loihi-sim", synaptic_shift=0), [source((4,)), population()], [dense([[*row]])])
+    assert run_oracle(network, spikes_of([[1, 1, 1, 1]])).potentials["out"].item() == 0
+    assert split((row, 0), raster=[[1, 1, 1, 1]], bits=9)[0] == [0]  # 150 and 150 fit 9 bits
+
+
+def test_potential_ends_at_its_floor():
+    rows = ([50, -30], 0)
+    # -30 and -60 end at -40; 10 above it; from there up again
+    potentials, _ = split(rows, raster=[[0, 1], [0, 1], [1, 0], [0, 1], [0, 1]], floor=-40)
+    assert potentials == [-30, -40, 10, -20, -40]
+    assert split(rows, raster=[[0, 1], [1, 0], [1, 1]], floor=0)[0] == [0, 50, 70]
+
+
+def test_floor_comes_after_leak_bias_and_register_and_before_the_threshold():
+    # half of 11 is 5; 5 - 30 + 4 = -21, held at -20
+    neuron = {"v_init_int": 11, "decay": 2048, "bias_mantissa": np.array([4], np.int32)}
+    assert split(([-30], 0), raster=[[1]], floor=-20, **neuron)[0] == [-20]
+    # a floor above the threshold 1 << 6 fires at every step, and what is left lies below it until the next
+    assert split(([2], 0), raster=[[0], [0]], floor=65, threshold_mantissa=1) == ([0, 0], [1, 1])
+    kept = split(([2], 0), raster=[[0], [1]], floor=70, threshold_mantissa=1, reset="subtract")
+    assert kept == ([6, 6], [1, 1])
+    assert split(([2], 0), raster=[[0], [0]], floor=64, threshold_mantissa=1) == ([64, 64], [0, 0])  # not above 64
+
+
+def test_clamp_ignores_the_floor():
+    potentials, spikes = split(([-1], 0), raster=[[0], [0]], floor=0, v_init_int=-500, clamp_until=1)
+    assert (potentials, spikes) == ([-500, 0], [0, 0])
+
+
 @given(st.data())
-@settings(max_examples=80)
+@cases(80)
 def test_convolution_equals_torch_in_float64(data):
     seed = data.draw(st.integers(0, 2**32 - 1))
     rng = np.random.default_rng(seed)

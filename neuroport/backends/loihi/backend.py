@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.backends.base import Job
-from neuroport.backends.parts import default_workers, run_in_parts
+from neuroport.backends.parts import default_workers, n_parts, run_in_parts
 from neuroport.backends.supervise import Deadlines, new_token, run_worker
 from neuroport.chip.files import write_inputs, write_network
 from neuroport.chip.network import IntNetwork, IntPopulation
@@ -25,7 +25,7 @@ from neuroport.chip.synapses import (
     as_sparse,
     n_synapses,
 )
-from neuroport.chip.target import Target
+from neuroport.chip.target import Arithmetic, Target
 from neuroport.chip.trace import Trace
 from neuroport.errors import DoesNotFitError, ToolchainMissingError, WorkerError
 from neuroport.interpreters import child_environment
@@ -36,6 +36,9 @@ _WORKER = Path(__file__).parent / "worker" / "main.py"
 _START_S = 120.0
 _SAMPLE_S = 60.0
 _INT8_MAX = 127
+# Measured on one machine with AVX512, for a first guess of what a run takes: Lava's import, a step of one of its
+# processes, and multiplications in its matrices and in its convolutions (scipy's).
+_IMPORT_S, _PROCESS_S, _MACS_PER_S, _CONV_MACS_PER_S = 3.0, 5e-5, 5e9, 3e8
 _SLOWEST_MACS_PER_S = 1e7  # far below what Lava reaches: deadlines are for hangs, not for slow machines
 
 
@@ -47,6 +50,8 @@ class LavaBackend:
 
     name = "lava"
     summary = "Intel's Lava simulator (lava-nc, fixed-point models)"
+    builder = "network"  # the worker's module that makes Lava's processes
+    packages = ("lava-nc", "numpy", "scipy")  # that compute
 
     def check(self, job: Job) -> None:
         """Refuse arithmetic that Lava does not have.
@@ -54,10 +59,7 @@ class LavaBackend:
         Raises:
             DoesNotFitError: what it is, and what to do.
         """
-        a = job.network.arithmetic
-        same = (a.synaptic_shift, a.threshold.shift, a.decay_bits) == (6, 6, 12) and a.threshold.compare == ">"
-        registers = (a.current.bits, a.current.overflow, a.membrane.bits, a.membrane.overflow)
-        if not same or registers != (24, "wrap", 24, "saturate"):
+        if not computes_as_lava(job.network.arithmetic):
             raise DoesNotFitError(
                 f"target '{job.target.name}' computes differently from Lava's fixed-point models; use --backend cpu"
             )
@@ -65,8 +67,12 @@ class LavaBackend:
 
     def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
         """Make the Lava environment on first use, check it on every other."""
-        packages = _toolchain(target, on_message).packages
-        return {f"lava:{name}": packages[name] for name in ("lava-nc", "numpy", "scipy") if name in packages}
+        found = _toolchain(target, on_message).packages
+        return {f"lava:{name}": found[name] for name in self.packages if name in found}
+
+    def write_program(self, job: Job) -> None:
+        """Write to job.work_dir what the builder reads, besides the inputs."""
+        write_network(job.work_dir / "network.h5", lowered(job.network))
 
     def run(self, job: Job) -> Trace:
         """All spikes, and potentials of the readout populations, on Lava.
@@ -79,11 +85,11 @@ class LavaBackend:
         deadlines = _deadlines(network, job.inputs.n_steps)
 
         def run_part(part: Job, is_cancelled: Callable[[], bool]) -> Trace:
-            write_network(part.work_dir / "network.h5", network)
+            self.write_program(part)
             write_inputs(part.work_dir / "inputs.h5", part.inputs)
             token = new_token()
             run_worker(
-                [str(toolchain.python), str(_WORKER), str(part.work_dir), token, str(os.getpid())],
+                [str(toolchain.python), str(_WORKER), str(part.work_dir), token, str(os.getpid()), self.builder],
                 token=token,
                 work_dir=part.work_dir,
                 environment=child_environment({"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}),
@@ -93,7 +99,16 @@ class LavaBackend:
             )
             return _read_results(part)
 
-        return run_in_parts(job, run_part, job.n_workers or default_workers())
+        n_workers = n_parts(job, job.n_workers or default_workers())
+        job.on_message(_expectation(network, job, n_workers))
+        return run_in_parts(job, run_part, n_workers)
+
+
+def computes_as_lava(a: Arithmetic) -> bool:
+    """Whether an arithmetic is the one of Lava's fixed-point models."""
+    same = (a.synaptic_shift, a.threshold.shift, a.decay_bits) == (6, 6, 12) and a.threshold.compare == ">"
+    registers = (a.current.bits, a.current.overflow, a.membrane.bits, a.membrane.overflow)
+    return same and registers == (24, "wrap", 24, "saturate")
 
 
 def _check_ranges(job: Job) -> None:
@@ -142,19 +157,42 @@ def lowered(network: IntNetwork) -> IntNetwork:
     """
     projections = []
     for j in network.projections:
-        if isinstance(j.synapse, IntConvTranspose2d) or (isinstance(j.synapse, IntConv2d) and not _is_plain(j.synapse)):
+        if isinstance(j.synapse, IntConvTranspose2d) or (isinstance(j.synapse, IntConv2d) and not is_plain(j.synapse)):
             j = replace(j, synapse=as_sparse(j.synapse))
         projections.append(j)
     return replace(network, projections=tuple(projections))
 
 
-def _is_plain(conv: IntConv2d) -> bool:
+def is_plain(conv: IntConv2d) -> bool:
+    """Whether Lava's Conv computes it."""
     g = conv.geometry
     small = max(*g.kernel, *g.stride, *g.padding, *g.dilation, g.groups) <= _INT8_MAX
     return (
         small
         and min(g.padding) >= 0
         and conv_geometry(g.in_shape, conv.mantissa.shape, g.stride, g.padding, g.dilation, g.groups) == g
+    )
+
+
+def _expectation(network: IntNetwork, job: Job, n_workers: int) -> str:
+    """What the run will take, as far as can be said before."""
+    processes = 2 * len(network.populations) + len(network.projections)
+    conv = sum(_macs(j.synapse) for j in network.projections if isinstance(j.synapse, IntConv2d))
+    other = sum(_macs(j.synapse) for j in network.projections if not isinstance(j.synapse, IntConv2d))
+    step_s = processes * _PROCESS_S + conv / _CONV_MACS_PER_S + other / _MACS_PER_S
+    n_steps = job.inputs.n_samples * job.inputs.n_steps
+    seconds = _IMPORT_S + n_steps * step_s / n_workers
+    who = "one worker" if n_workers == 1 else f"{n_workers} workers"
+    return f"Lava runs {n_steps:,} steps with {who}: about {_duration(seconds)}"
+
+
+def _duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
     )
 
 

@@ -1,16 +1,19 @@
-"""Runs one integer network on Intel's Lava: `python main.py WORK_DIR TOKEN PARENT`, in the toolchain's Python 3.10.
+"""Runs one integer network on Intel's Lava, in the toolchain's Python 3.10: `python main.py WORK_DIR TOKEN PARENT BUILDER`.
 
 Reads network.h5 and inputs.h5 of WORK_DIR, writes raw spike files, `heartbeat.json` after every sample and
 `error.json` if anything fails. Exit status: 0 done, 1 failed with error.json written. TOKEN marks the shared memory
 of this run (/dev/shm/<TOKEN>_*), so that whoever cleans up finds it; PARENT is the process that must stay alive.
+BUILDER is the module that makes Lava's processes: `network` (left out) from network.h5, `netx_network` from network.net.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing.shared_memory as shared_memory
 import os
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 
 # Lava makes its segments under the standard library's names; a prefix of our own tells runs apart.
@@ -26,12 +29,13 @@ def main() -> int:
     guard = Guard(work_dir, token, parent)
     guard.start()
     guard.beat("importing", 0)
-    from network import build, read_job  # seconds of Lava: the guard looks already
-
+    builder = import_module((*sys.argv[4:], "network")[0])  # seconds of Lava: the guard looks already
     guard.beat("reading", 0)
-    job = read_job(work_dir)
+    job = builder.read_job(work_dir)
+    names = {f"spikes.{k}.bin": p["name"] for k, p in enumerate(job.populations)}
+    (work_dir / "populations.json").write_text(json.dumps(names))
     guard.beat("building", 0)
-    network = build(job, work_dir)
+    network = builder.build(job, work_dir)
     steps = [job.n_steps] * job.n_samples + ([network.max_depth] if network.max_depth else [])
     for k, n in enumerate(steps):
         network.run(n, on_start=guard.watch)
