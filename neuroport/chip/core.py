@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 
@@ -115,9 +116,11 @@ def _execute(
     largest = max(storage.size for storage in results.layout.storages.values()) * inputs.n_steps
     n_workers = 1 if device != "cpu" else n_threads or os.cpu_count() or 1
     size = _AT_WORK // largest if device == "cpu" else _ON_DEVICE // largest
-    size = min(size, _MAX_SHARD if device == "cpu" else _MAX_ON_DEVICE, -(-inputs.n_samples // n_workers))
-    size = max(1, size)
-    shards = [slice(start, min(start + size, inputs.n_samples)) for start in range(0, inputs.n_samples, size)]
+    size = max(1, min(size, _MAX_SHARD if device == "cpu" else _MAX_ON_DEVICE))
+    # as many for one thread as for another
+    n_shards = min(inputs.n_samples, -(-inputs.n_samples // (size * n_workers)) * n_workers)
+    ends = [k * inputs.n_samples // max(n_shards, 1) for k in range(n_shards + 1)]
+    shards = [slice(start, end) for start, end in pairwise(ends)]
     executor = ThreadPoolExecutor(n_workers)
     with exact_products():
         try:

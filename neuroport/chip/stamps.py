@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from neuroport.chip.storage import Storage, conv_axes
+from neuroport.chip.storage import Storage, conv_axis
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWeights, as_sparse
 from neuroport.chip.work import DENSE, MERGED, POINTS, Signed, Stamps
 
@@ -142,9 +142,9 @@ def _sparse(synapse: IntSparse, scaled: Signed, pre: Storage, post: Storage) -> 
 
 
 def _conv(synapse: IntConv2d | IntConvTranspose2d, scaled: Signed, pre: Storage, post: Storage) -> Parts:
-    """A kind for each way a pixel meets the kernel's taps: one without a stride, one for each remainder with one."""
+    """A kind for each set of taps a pixel has: by the remainder of a stride, and by borders where there is no halo."""
     g = synapse.geometry
-    rows, cols = conv_axes(synapse)
+    rows, cols = (conv_axis(synapse, axis, post.halo[axis]) for axis in (0, 1))
     n_in, n_out = g.in_shape[0] // g.groups, g.out_shape[0] // g.groups
     n_added = post.pitch if g.groups == 1 else n_out
     unit = next((n for n in _UNITS if n_added % n == 0), 1)
@@ -152,29 +152,24 @@ def _conv(synapse: IntConv2d | IntConvTranspose2d, scaled: Signed, pre: Storage,
     weight = _by_input(synapse, scaled, n_in, n_out)
     weight = np.pad(weight, ((0, 0), (0, 0), (0, 0), (0, len(within) * unit - n_out)))
     at: list[NDArray[np.int64]] = []
-    nearest: list[int] = []  # offsets begin at 0: the first one is part of the place
     blocks: list[Signed] = []
     for down, right in product(rows.taps, cols.taps):
         pairs = list(product(down, right))
         offsets = np.array([(y * post.width + x) * post.pitch for (_, y), (_, x) in pairs], np.int64)
-        nearest.append(int(offsets.min(initial=0)))
-        at.append((offsets[:, None] - nearest[-1] + within).ravel())
+        at.append((offsets[:, None] + within).ravel())
         taps = np.array([(i, j) for (i, _), (j, _) in pairs], np.int64).reshape(-1, 2)
         blocks.append(weight[:, taps[:, 0], taps[:, 1]].ravel())
-    at.append(np.zeros(0, np.int64))  # pixels that no tap takes into the image
     starts = np.cumsum([0, *(block.size for block in blocks)])[:-1]
-    kinds = rows.kind[:, None] * len(cols.taps) + cols.kind
+    kind = rows.kind[:, None] * len(cols.taps) + cols.kind
     channel = np.arange(g.in_shape[0])[:, None, None]
-    weight_at = starts[kinds] + channel * np.array([block.size // g.in_shape[0] for block in blocks])[kinds]
+    weight_at = starts[kind] + channel * np.array([block.size // g.in_shape[0] for block in blocks])[kind]
     place = post.lead + (rows.place[:, None] * post.width + cols.place) * post.pitch + channel // n_in * n_out
-    is_read = rows.is_read[:, None] & cols.is_read
     is_merged = unit >= 32 and g.groups == 1 and pre.image == g.in_shape
-    # Merged events are told apart by place and kind: pixels that are not read need places of their own (no tap follows)
-    elsewhere = np.arange(is_read.size).reshape(is_read.shape) if is_merged else 0
-    place = np.where(is_read, place + np.array(nearest)[kinds], elsewhere)
-    kinds = np.where(is_read, kinds, len(blocks))
+    if is_merged:  # events of one pixel are told by place and kind: those without taps need places of their own
+        is_empty = np.array([not len(x) for x in at])[kind]
+        place = np.where(is_empty, np.arange(is_empty.size).reshape(is_empty.shape), place)
     made = np.zeros((3, pre.size), np.int64)
-    for array, values in zip(made, (place, kinds, weight_at), strict=True):
+    for array, values in zip(made, (place, kind, weight_at), strict=True):
         array[pre.place] = np.broadcast_to(values, g.in_shape).ravel()
     if is_merged:
         unit += MERGED

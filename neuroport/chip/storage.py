@@ -1,9 +1,8 @@
-"""Where the core keeps a population: neurons of an image channels last, with room around it for what kernels add."""
+"""Where the core keeps a population: neurons of an image channels last, others in C order."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,8 +14,12 @@ from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d
 from neuroport.chip.work import Words
 from neuroport.snn.operators import Image
 
+Conv = IntConv2d | IntConvTranspose2d
+Halo = tuple[tuple[int, int], tuple[int, int]]
+Taps = tuple[tuple[int, int], ...]
 _BLOCK = 64  # neurons of a word
-_SLACK = 64  # numbers behind the last sum that a padded run may touch
+_WORTH = 0.6  # fraction of taps that end inside from which a halo is worth its room; measured: 0.73 is, 0.44 is not
+_MOST_WEIGHTS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,8 +27,8 @@ class Storage:
     """Storage order of a population.
 
     place: [N], where neuron n lies among `size` places, a multiple of 64; image: [C, H, W] where it lies channels
-    last, `pitch` places from one pixel to the next and `width` pixels from one row to the next; lead: sums before the
-    first place, tail: behind the last.
+    last, `pitch` places from one pixel to the next and `width` pixels from one row to the next; halo: rows above and
+    below, columns left and right of the image that sums may be added to in vain; lead: sums before the first place.
     """
 
     place: NDArray[np.int64]
@@ -33,13 +36,19 @@ class Storage:
     image: Image | None = None
     pitch: int = 1
     width: int = 0
-    lead: int = 0
-    tail: int = 0
+    halo: Halo = ((0, 0), (0, 0))
+
+    @property
+    def lead(self) -> int:
+        """Sums before the first place."""
+        (top, _), (left, _) = self.halo
+        return math.ceil((top * self.width + left) * self.pitch / _BLOCK) * _BLOCK
 
     @property
     def n_sums(self) -> int:
-        """Numbers that hold the population's sums and what lands around them."""
-        return self.lead + self.size + self.tail + _SLACK
+        """Numbers that hold the population's sums and those of its halo."""
+        (_, bottom), (_, right) = self.halo
+        return self.lead + self.size + (bottom * self.width + right) * self.pitch
 
     @cached_property
     def valid(self) -> Words:
@@ -52,59 +61,61 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """How a convolution meets one axis: input position m adds to place[m] + offset for each tap of its kind.
+    """How a convolution meets one axis: input position m adds to output place[m] + offset for each tap of its kind.
 
-    taps: per kind (kernel index, offset); is_read: whether any tap of m ends inside the image.
+    taps: per kind (kernel index, offset), the first offset 0; none for positions that no tap takes into the image.
     """
 
     place: NDArray[np.int64]
     kind: NDArray[np.int64]
-    taps: tuple[tuple[tuple[int, int], ...], ...]
-    is_read: NDArray[np.bool_]
-    before: int
-    after: int
-
-    @property
-    def n_kinds(self) -> int:
-        """Ways to meet the kernel's taps."""
-        return len(self.taps)
+    taps: tuple[Taps, ...]
 
 
-def conv_axes(synapse: IntConv2d | IntConvTranspose2d) -> tuple[Axis, Axis]:
-    """Rows and columns of a convolution's input as seen from its output."""
+def conv_axis(synapse: Conv, axis: int, halo: tuple[int, int]) -> Axis:
+    """Rows (0) or columns (1) of a convolution's input as seen from its output: taps that end in its halo count."""
+    n_out = synapse.geometry.out_shape[axis + 1]
+    places, kinds = [], []
+    known: dict[Taps, int] = {}
+    for ends in _ends(synapse, axis):
+        is_read = any(0 <= o < n_out for o, _ in ends)
+        inside = sorted((o, k) for o, k in ends if is_read and -halo[0] <= o < n_out + halo[1])
+        first = inside[0][0] if inside else 0
+        taps = tuple((k, o - first) for o, k in inside)
+        places.append(first)
+        kinds.append(known.setdefault(taps, len(known)))
+    return Axis(np.array(places), np.array(kinds), tuple(known))
+
+
+def _ends(synapse: Conv, axis: int) -> list[list[tuple[int, int]]]:
+    """For each input position (output position, kernel index) of each tap, outside the image too."""
     g = synapse.geometry
-    made = []
+    stride, padding = g.stride[axis], g.padding[axis]
+    reach = [k * g.dilation[axis] for k in range(g.kernel[axis])]
+    positions = range(g.in_shape[axis + 1])
+    if isinstance(synapse, IntConvTranspose2d):
+        return [[(m * stride - padding + far, k) for k, far in enumerate(reach)] for m in positions]
+    found = []
+    for m in positions:  # output o reads m = o stride - padding + far
+        steps = [(divmod(m + padding - far, stride), k) for k, far in enumerate(reach)]
+        found.append([(o, k) for (o, rest), k in steps if not rest])
+    return found
+
+
+def _halo(synapse: Conv, pitch: int) -> Halo:
+    """Room around the image for all taps: every pixel then has the same ones, which the processor foresees.
+
+    None where too many taps would end there, unless the weights, of which each kind of pixel has its own, become large.
+    """
+    g = synapse.geometry
+    axes, inside, n_weights = [], 1.0, g.in_shape[0] * pitch
     for axis in (0, 1):
-        m, stride = np.arange(g.in_shape[axis + 1]), g.stride[axis]
-        reach = [k * g.dilation[axis] for k in range(g.kernel[axis])]
-        if isinstance(synapse, IntConvTranspose2d):
-            place, kind = m * stride - g.padding[axis], np.zeros_like(m)
-            taps = [tuple(enumerate(reach))]
-        else:  # output o reads m = o stride - padding + reach: o = (m + padding - reach) / stride where that is whole
-            place, kind = np.divmod(m + g.padding[axis], stride)
-            taps = [
-                tuple((k, (r - far) // stride) for k, far in enumerate(reach) if (r - far) % stride == 0)
-                for r in range(stride)
-            ]
-        made.append(_axis(place, kind, taps, g.out_shape[axis + 1]))
-    return made[0], made[1]
-
-
-def _axis(
-    place: NDArray[np.int64], kind: NDArray[np.int64], taps: Sequence[tuple[tuple[int, int], ...]], n_out: int
-) -> Axis:
-    low, high = 0, n_out - 1
-    is_read = np.zeros(len(place), bool)
-    for k, of_kind in enumerate(taps):
-        offsets = [offset for _, offset in of_kind]
-        here = kind == k
-        for offset in offsets:
-            is_read |= here & (place + offset >= 0) & (place + offset < n_out)
-        reached = place[here & is_read]
-        if len(reached):
-            low = min(low, int(reached.min()) + min(offsets))
-            high = max(high, int(reached.max()) + max(offsets))
-    return Axis(place, kind, tuple(taps), is_read, -low, high - (n_out - 1))
+        ends = [[o for o, _ in of_one] for of_one in _ends(synapse, axis)]
+        met = [o for of_one in ends if any(0 <= o < g.out_shape[axis + 1] for o in of_one) for o in of_one]
+        axes.append((max(0, -min(met)), max(0, max(met) - g.out_shape[axis + 1] + 1)) if met else (0, 0))
+        inside *= sum(0 <= o < g.out_shape[axis + 1] for o in met) / max(len(met), 1)
+        n_weights *= sum(map(len, conv_axis(synapse, axis, (0, 0)).taps))
+    is_exact = inside < _WORTH and n_weights <= _MOST_WEIGHTS
+    return ((0, 0), (0, 0)) if is_exact else (axes[0], axes[1])
 
 
 def storage_of(network: IntNetwork, population: IntPopulation) -> Storage:
@@ -121,15 +132,14 @@ def storage_of(network: IntNetwork, population: IntPopulation) -> Storage:
     else:
         size = math.ceil(population.n_neurons / _BLOCK) * _BLOCK
         return Storage(np.arange(population.n_neurons), size)
-    axes = [conv_axes(s) for s in convs if s.geometry.out_shape == image]
-    (top, bottom), (left, right) = (
-        (max((a[k].before for a in axes), default=0), max((a[k].after for a in axes), default=0)) for k in (0, 1)
-    )
     c, h, w = image
-    width = w + max(left, right)  # what falls right of a row and left of the next one may share its room
     # whole vectors for each pixel: one that overlaps what was just written for its neighbour would wait for it
     pitch = c if c < 3 else 8 if c <= 8 else math.ceil(c / 16) * 16
+    halos = [_halo(s, pitch) for s in convs if s.geometry.out_shape == image]
+    (top, bottom), (left, right) = (
+        tuple(max((halo[axis][end] for halo in halos), default=0) for end in (0, 1)) for axis in (0, 1)
+    )
+    width = w + max(left, right)  # what falls right of a row and left of the next one may share its room
     places = (np.arange(h)[:, None] * width + np.arange(w)) * pitch + np.arange(c)[:, None, None]
     size = math.ceil(((h - 1) * width + w) * pitch / _BLOCK) * _BLOCK
-    lead = math.ceil((top * width + left) * pitch / _BLOCK) * _BLOCK
-    return Storage(places.reshape(-1), size, image, pitch, width, lead, (bottom * width + right) * pitch)
+    return Storage(places.reshape(-1), size, image, pitch, width, ((top, bottom), (left, right)))

@@ -213,8 +213,8 @@ def test_threads_and_shards_change_nothing(case, monkeypatch, n_threads, at_work
     told = []
     assert_same(run_core(network, inputs, record="all", n_threads=n_threads, on_progress=told.append), expected)
     assert sum(told) == N_SAMPLES
-    size = 1 if at_work == 1 else min(largest, -(-N_SAMPLES // n_threads))  # all threads have something to do
-    assert len(told) == -(-N_SAMPLES // size)
+    size = 1 if at_work == 1 else largest
+    assert len(told) == min(N_SAMPLES, -(-N_SAMPLES // (size * n_threads)) * n_threads)  # as many for each thread
     assert_same(run_core(network, inputs, record=few, n_threads=n_threads), expected_few)
 
 
