@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from neuroport.ann.load import load_ann
     from neuroport.ann.simplify import simplify
     from neuroport.chip.core import run_core
-    from neuroport.chip.inputs import encode_inputs
+    from neuroport.chip.inputs import EncodedInputs, encode_inputs
     from neuroport.chip.oracle import run_oracle
     from neuroport.chip.quantize import quantize
+    from neuroport.chip.record import Record
     from neuroport.chip.target import load_target
     from neuroport.deployment import Deployment, DeployOptions, deploy
     from neuroport.errors import NeuroportError
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
 __all__ = [
     "DeployOptions",
     "Deployment",
+    "EncodedInputs",
     "NeuroportError",
+    "Record",
     "__version__",
     "accuracy_over_time",
     "choose_percentile",
@@ -51,7 +54,9 @@ __all__ = [
 _HOME = {
     "DeployOptions": "neuroport.deployment",
     "Deployment": "neuroport.deployment",
+    "EncodedInputs": "neuroport.chip.inputs",
     "NeuroportError": "neuroport.errors",
+    "Record": "neuroport.chip.record",
     "accuracy_over_time": "neuroport.snn.over_time",
     "choose_percentile": "neuroport.normalize.search",
     "compare": "neuroport.validation.divergence",
