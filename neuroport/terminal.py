@@ -26,6 +26,7 @@ from neuroport.curve import Curve
 from neuroport.datasheets import names, read_text
 from neuroport.deployment import Deployment
 from neuroport.normalize.recipe import Recipe, load_recipe
+from neuroport.terminal_sources import show_sources
 from neuroport.toolchains import status
 
 _QUIET_S = 10.0  # between two lines of progress
@@ -217,10 +218,13 @@ def show_targets() -> None:
 
 
 def show_target(name: str) -> None:
-    """The datasheet as it stands in its file, sources included, and its toolchain."""
+    """A datasheet with the source of each number as tables, or as its file has it, and its toolchain."""
     target = load_target(name)
     console = _Console()
-    console.print(read_text("targets", name).rstrip(), markup=False, highlight=False, soft_wrap=True)
+    if target.sources:
+        show_sources(target)
+    else:
+        console.print(read_text("targets", name).rstrip(), markup=False, highlight=False, soft_wrap=True)
     console.print(f"\ntoolchain: {_toolchain_state(target)}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -254,7 +254,7 @@ def test_targets_commands(tmp_path):
     assert all(name in listed.output for name in ("cpu", "loihi1", "loihi2", "loihi-sim"))
     shown = run("targets", "show", "loihi1")
     assert shown.exit_code == 0
-    assert "1024" in shown.output and "NL block.py" in shown.output
+    assert "1024" in shown.output and "NL/block.py l.8" in shown.output and "second-hand" in shown.output
     assert run("targets", "show", "nosuch").exit_code == 2
     assert run("targets", "install", "nosuch").exit_code == 2
     assert "needs no toolchain" in run("targets", "install", "cpu").output

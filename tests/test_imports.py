@@ -40,9 +40,13 @@ ALLOWED = (
         "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
         "plot": frozenset({"errors"}),
         "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
-        "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment"},
-        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment"},
-        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment", "terminal", "__init__"},
+        "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),
+        "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment", "terminal_sources"},
+        "exchange": frozenset(GROUND) | frozenset(ROOMS),
+        "terminal_files": frozenset({"exchange"}),
+        "cli_files": frozenset({"errors", "deployment", "exchange", "terminal", "terminal_files"}),
+        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "exchange"},
+        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"cli_files", "curve", "deployment", "terminal", "__init__"},
         "__main__": frozenset({"cli"}),
     }
 )

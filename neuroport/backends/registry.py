@@ -7,9 +7,16 @@ from importlib.metadata import EntryPoint, entry_points
 from neuroport.backends.base import Backend
 from neuroport.backends.cpu import CpuBackend
 from neuroport.backends.loihi.backend import LavaBackend
+from neuroport.backends.loihi.hardware import Loihi2Board
+from neuroport.backends.loihi.netx_backend import NetxBackend
 from neuroport.errors import ToolchainError, UsageError
 
-_OWN: dict[str, type[Backend]] = {"cpu": CpuBackend, "lava": LavaBackend}
+_OWN: dict[str, type[Backend]] = {
+    "cpu": CpuBackend,
+    "lava": LavaBackend,
+    "loihi2-board": Loihi2Board,
+    "netx": NetxBackend,
+}
 
 
 def backend_names() -> list[str]:

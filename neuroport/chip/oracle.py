@@ -188,7 +188,8 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
 
 
 def _leak(x: Int64, decay: int, bits: int) -> Int64:
-    return np.sign(x) * ((np.abs(x) * ((1 << bits) - decay)) >> bits)
+    left: Int64 = np.sign(x) * ((np.abs(x) * ((1 << bits) - decay)) >> bits)
+    return left
 
 
 def limit(x: Int64, register: Register) -> Int64:

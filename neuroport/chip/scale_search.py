@@ -100,7 +100,7 @@ class ScaleSearch:
         a = self.target.arithmetic.bias
         largest = self.bias_bound * unit
         limit = min(-a.mantissa_min, a.mantissa_max)
-        exponent = 0
+        exponent = a.exponent_min
         while exponent < a.exponent_max and largest / (1 << exponent) > limit - 0.5:
             exponent += 1
         return exponent

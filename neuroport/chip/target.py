@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from neuroport.chip.sources import SECTIONS, Sheet, Source, leaves, unsourced, wrong_entry
 from neuroport.datasheets import load_document
 from neuroport.toolchains import ToolchainSpec
 
 Bits = Annotated[int, Field(gt=0, le=64)]
 Count = Annotated[int, Field(gt=0)]
+Size = Annotated[int, Field(ge=0)]
+Joules = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
 
 
-class _Sheet(BaseModel):
-    """Numbers are taken as they stand (no "8" for 8), unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class WeightRange(_Sheet):
+class WeightRange(Sheet):
     """Weights a synapse can hold: minimum, minimum + step, ... maximum."""
 
     minimum: int
@@ -36,7 +34,7 @@ class WeightRange(_Sheet):
         return self
 
 
-class WeightSheet(_Sheet):
+class WeightSheet(Sheet):
     """Weight formats by the signs that occur in one projection; value = mantissa << exponent."""
 
     mixed: WeightRange
@@ -55,7 +53,7 @@ class WeightSheet(_Sheet):
         return self
 
 
-class Register(_Sheet):
+class Register(Sheet):
     """A signed register of the neuron. saturate: to +-(2^(bits-1) - 1); wrap: past the end to the other end."""
 
     bits: Annotated[int, Field(ge=8, le=40)]
@@ -67,7 +65,7 @@ class Register(_Sheet):
         return (1 << (self.bits - 1)) - 1
 
 
-class Threshold(_Sheet):
+class Threshold(Sheet):
     """Threshold in membrane units = mantissa << shift; the neuron fires where v `compare` threshold."""
 
     mantissa_max: Count
@@ -75,12 +73,19 @@ class Threshold(_Sheet):
     compare: Literal[">", ">="]
 
 
-class Bias(_Sheet):
+class Bias(Sheet):
     """Bias in membrane units = mantissa << exponent; one exponent per population."""
 
     mantissa_min: int
     mantissa_max: Count
+    exponent_min: Annotated[int, Field(ge=0, le=16)] = 0
     exponent_max: Annotated[int, Field(ge=0, le=16)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.exponent_min > self.exponent_max:
+            raise ValueError(f"exponent_min {self.exponent_min} is above exponent_max {self.exponent_max}")
+        return self
 
     @property
     def limit(self) -> int:
@@ -88,7 +93,7 @@ class Bias(_Sheet):
         return min(-self.mantissa_min, self.mantissa_max) << self.exponent_max
 
 
-class Arithmetic(_Sheet):
+class Arithmetic(Sheet):
     """The integer rules of one chip, as chip/oracle.py executes them.
 
     accumulators: one sum of all weights that arrive ('joint'), or one of the excitatory and one of the inhibitory ones,
@@ -125,17 +130,50 @@ class Arithmetic(_Sheet):
         return min(self.accumulator_limit, self.current.limit >> self.synaptic_shift)
 
 
-class Geometry(_Sheet):
-    """What one chip holds; used by mapping. None: not known or not limited."""
+class Geometry(Sheet):
+    """What one chip holds; used by mapping. None: not known or not limited.
 
+    boards: chips by name of board. A core's synapses lie in words; those of one axon in groups of at most
+    synapses_per_group, each of weight, index and delay bits after a header, rounded up to words. Configurations
+    (decays of a compartment, thresholds, formats of synapses) are shared by the neurons of a core. delay_max: steps a
+    synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary.
+    """
+
+    boards: Mapping[str, Count] | None = None
     cores_per_chip: Count | None = None
+    processors_per_chip: Count | None = None
     compartments_per_core: Count | None = None
     input_axons_per_core: Count | None = None
     output_axons_per_core: Count | None = None
     synapse_bits_per_core: Count | None = None
+    synapse_word_bits: Count | None = None
+    synapse_header_bits: Count | None = None
+    synapses_per_group: Count | None = None
+    synapse_weight_bits: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None = None
+    synapse_index_bits: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None = None
+    compartment_configs_per_core: Count | None = None
+    threshold_configs_per_core: Count | None = None
+    synapse_configs_per_core: Count | None = None
+    delay_max: Size | None = None
+    spike_payload_bits: Size | None = None
 
 
-class ToolchainSheet(_Sheet):
+class Energy(Sheet):
+    """Joules per event; None: not known.
+
+    synaptic event: one weight added for one spike. Neuron update: one compartment in one step, firing or not; idle: one
+    that nothing reaches. hop: a spike from one tile of the mesh to the next. spike message: sending one to one axon.
+    """
+
+    energy_per_synaptic_event_J: Joules | None = None  # noqa: N815 - the symbol of the unit
+    energy_per_neuron_update_J: Joules | None = None  # noqa: N815
+    energy_per_idle_neuron_update_J: Joules | None = None  # noqa: N815
+    energy_per_spike_message_J: Joules | None = None  # noqa: N815
+    energy_per_hop_east_west_J: Joules | None = None  # noqa: N815
+    energy_per_hop_north_south_J: Joules | None = None  # noqa: N815
+
+
+class ToolchainSheet(Sheet):
     """The environment a vendor SDK runs in."""
 
     name: str
@@ -150,8 +188,12 @@ class ToolchainSheet(_Sheet):
         return ToolchainSpec(self.name, self.python, self.requires, self.requires_no_deps, self.imports)
 
 
-class Target(_Sheet):
-    """One chip, or one simulator of it."""
+class Target(Sheet):
+    """One chip, or one simulator of it.
+
+    sources: by dotted key ('geometry.cores_per_chip', or 'arithmetic.weights' for all in it), where numbers come from;
+    references: what the short names in them stand for.
+    """
 
     name: str
     summary: str
@@ -159,7 +201,30 @@ class Target(_Sheet):
     default_recipe: str
     arithmetic: Arithmetic
     geometry: Geometry = Geometry()
+    energy: Energy = Energy()
+    references: Mapping[str, str] = {}
+    sources: Mapping[str, Source] = {}
     toolchain: ToolchainSheet | None = None
+
+    @model_validator(mode="after")
+    def _sources_fit(self) -> Self:
+        if problem := wrong_entry(self.sources, self.values):
+            raise ValueError(problem)
+        return self
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Everything that can have a source, by dotted key."""
+        return {key: value for name in SECTIONS for key, value in leaves(getattr(self, name), name)}
+
+    @property
+    def unsourced(self) -> list[str]:
+        """Keys of numbers that nothing says the source of."""
+        return unsourced(self.sources, self.values)
+
+    def __hash__(self) -> int:
+        """By name and arithmetic: tables of sources and boards have no hash of their own."""
+        return hash((self.name, self.arithmetic))
 
 
 def load_target(name: str | Path) -> Target:

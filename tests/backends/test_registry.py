@@ -44,7 +44,7 @@ def announce(monkeypatch, value):
 
 def test_backend_of_another_distribution(monkeypatch):
     announce(monkeypatch, "neuroport.backends.cpu:CpuBackend")
-    assert backend_names() == ["cpu", "lava", "mine"]
+    assert {"cpu", "lava", "loihi2-board", "mine"} <= set(backend_names())
     assert isinstance(get_backend("mine"), CpuBackend)
 
 

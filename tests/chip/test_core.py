@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroport.chip import core
+from neuroport.chip.core import run as core
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntProjection
@@ -357,7 +357,7 @@ def test_an_error_in_one_thread_ends_a_long_sample_in_another(monkeypatch):
 INTERRUPTED = """
 import threading, time
 import numpy as np
-from neuroport.chip import core
+from neuroport.chip.core import run as core
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import IntInputs
 from tests.chip.test_core import long_run

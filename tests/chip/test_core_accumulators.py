@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroport.chip.core import run_core
+from neuroport.chip.core.layout import layout_of
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.layout import layout_of
 from neuroport.chip.network import IntProjection
 from neuroport.chip.synapses import IntConv2d
 from neuroport.chip.target import Register, Threshold

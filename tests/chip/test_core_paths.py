@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from neuroport.chip import core, dense, selftest
-from neuroport.chip.core import run_core
+from neuroport.chip.core import dense, run_core, selftest
+from neuroport.chip.core import run as core
+from neuroport.chip.core.layout import layout_of
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.layout import layout_of
 from neuroport.chip.oracle import run_oracle
 from neuroport.errors import SelfTestError, UsageError
 from tests.chip.networks import TARGETS, network_of, networks, population, source, spikes_of, target, with_arithmetic

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuroport.chip import core
+from neuroport.chip.core import run as core
 from neuroport.chip.core import run_core
+from neuroport.chip.core.record import Record
 from neuroport.chip.inputs import EncodedInputs, IntInputs, encode_inputs
 from neuroport.chip.network import IntHead, IntProjection
 from neuroport.chip.oracle import run_oracle
 from neuroport.chip.quantize import quantize
-from neuroport.chip.record import Record
 from neuroport.chip.synapses import IntConv2d
 from neuroport.errors import DoesNotFitError, UsageError
 from neuroport.snn.network import Neuron

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroport.chip.core import run_core
+from neuroport.chip.core.layout import layout_of
+from neuroport.chip.core.work import MERGED, POINTS
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.layout import layout_of
 from neuroport.chip.network import IntHead, IntProjection
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse
-from neuroport.chip.work import MERGED, POINTS
 from neuroport.snn.operators import ConvGeometry
 from tests.chip.networks import (
     cases,

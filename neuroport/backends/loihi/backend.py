@@ -51,7 +51,8 @@ class LavaBackend:
     name = "lava"
     summary = "Intel's Lava simulator (lava-nc, fixed-point models)"
     builder = "network"  # the worker's module that makes Lava's processes
-    packages = ("lava-nc", "numpy", "scipy")  # that compute
+    packages: tuple[str, ...] = ("lava-nc", "numpy", "scipy")  # that compute
+    run_config = "Loihi2SimCfg"  # Lava's, see worker/run_config.py
 
     def check(self, job: Job) -> None:
         """Refuse arithmetic that Lava does not have.
@@ -65,9 +66,14 @@ class LavaBackend:
             )
         _check_ranges(job)
 
+    def environment(self, target: Target, on_message: Callable[[str], None]) -> tuple[Path, Mapping[str, str]]:
+        """The Python that has Lava, and the versions of its packages; made on first use, checked on every other."""
+        made = _toolchain(target, on_message)
+        return made.python, made.packages
+
     def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
         """Make the Lava environment on first use, check it on every other."""
-        found = _toolchain(target, on_message).packages
+        _, found = self.environment(target, on_message)
         return {f"lava:{name}": found[name] for name in self.packages if name in found}
 
     def write_program(self, job: Job) -> None:
@@ -80,7 +86,7 @@ class LavaBackend:
         Raises:
             ToolchainMissingError: the Lava environment cannot be made. WorkerError: Lava failed, hung or was killed.
         """
-        toolchain = _toolchain(job.target, job.on_message)
+        python, _ = self.environment(job.target, job.on_message)
         network = lowered(job.network)
         deadlines = _deadlines(network, job.inputs.n_steps)
 
@@ -89,10 +95,16 @@ class LavaBackend:
             write_inputs(part.work_dir / "inputs.h5", part.inputs)
             token = new_token()
             run_worker(
-                [str(toolchain.python), str(_WORKER), str(part.work_dir), token, str(os.getpid()), self.builder],
+                [str(python), str(_WORKER), str(part.work_dir), token, str(os.getpid()), self.builder],
                 token=token,
                 work_dir=part.work_dir,
-                environment=child_environment({"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}),
+                environment=child_environment(
+                    {
+                        "OMP_NUM_THREADS": "1",
+                        "PYTHONDONTWRITEBYTECODE": "1",
+                        "NEUROPORT_LAVA_RUN_CONFIG": self.run_config,
+                    }
+                ),
                 deadlines=deadlines,
                 on_progress=part.on_progress,
                 is_cancelled=is_cancelled,
@@ -126,7 +138,7 @@ def _check_ranges(job: Job) -> None:
         low, high = int(m.min()), int(m.max())
         is_mixed = low < 0 < high
         fits = low >= -256 and high <= 254 and not (m % 2).any() if is_mixed else low >= -255 and high <= 255
-        if not fits:
+        if not fits and not (low >= -128 and high <= 127):  # odd ones of 7 bits are held doubled (worker/network.py)
             raise DoesNotFitError(
                 f"layer '{j.post}': weights {low} to {high} from '{j.pre}', Lava holds 8 bits (mixed signs: even "
                 f"values from -256 to 254); correct the datasheet '{job.target.name}', or use --backend cpu"

@@ -11,13 +11,13 @@ from typing import Any
 import h5py
 import numpy as np
 from lava.magma.core.run_conditions import RunSteps
-from lava.magma.core.run_configs import Loihi2SimCfg
 from lava.proc.conv.process import Conv
 from lava.proc.dense.process import Dense
 from lava.proc.io.source import RingBuffer
 from lava.proc.sparse.process import Sparse
 from neuroport_lava.delays import SpikeDelay
 from neuroport_lava.neurons import IntegrateFire, SampleLIF, Samples
+from run_config import run_config
 from scipy.sparse import csr_matrix
 
 
@@ -82,7 +82,7 @@ class Network:
 
     def run(self, n_steps: int, on_start: Callable[[Mapping[str, Any]], None]) -> None:
         """Run Lava for n_steps; on_start gets the operating system processes once they exist."""
-        config = Loihi2SimCfg(select_tag="fixed_pt")
+        config = run_config()
         if not self.started:
             actors: dict[str, Any] = {}
             for k, process in enumerate(self.parts):
@@ -165,9 +165,10 @@ def _neuron(k: int, p: dict[str, Any], job: Job, work_dir: Path) -> Any:
         "bias_mant": lava_order(p["bias_mantissa"]),
         "bias_exp": p["bias_exponent"],
         "name": p["name"],
+        "du": p.get("current_decay", 4096) - 1,  # Lava adds 1 (lava/proc/lif/models.py l.94, l.145)
     }
     if p["reset"] == "zero" and p["v_init_int"] == 0 and p["clamp_until"] == 0 and p["decay"] < 4096:
-        return SampleLIF(du=4095, dv=p["decay"], **common)
+        return SampleLIF(dv=p["decay"], **common)
     return IntegrateFire(
         v_init=p["v_init_int"],
         subtract=p["reset"] == "subtract",
@@ -178,13 +179,17 @@ def _neuron(k: int, p: dict[str, Any], job: Job, work_dir: Path) -> Any:
 
 
 def _connection(j: dict[str, Any], n_in: int) -> Any:
-    mantissa, name = j["mantissa"].astype(np.int64), f"{j['pre']} -> {j['post']}"
+    mantissa, name, exponent = j["mantissa"].astype(np.int64), f"{j['pre']} -> {j['post']}", j["exponent"]
+    if j["kind"] != "conv" and mantissa.min() < 0 < mantissa.max() and (mantissa % 2).any():
+        # Lava floors odd weights of mixed signs (lava/utils/weightutils.py l.239-247); doubled they fit, and the sums
+        # are halved exactly
+        mantissa, exponent = 2 * mantissa, exponent - 1
     if j["kind"] == "dense":
-        return Dense(weights=mantissa, weight_exp=j["exponent"], name=name)
+        return Dense(weights=mantissa, weight_exp=exponent, name=name)
     if j["kind"] == "sparse":
         shape = (len(j["row_start"]) - 1, n_in)
         weights = csr_matrix((mantissa, j["columns"], j["row_start"]), shape)
-        return Sparse(weights=weights, weight_exp=j["exponent"], name=name)
+        return Sparse(weights=weights, weight_exp=exponent, name=name)
     if j["kind"] != "conv":
         raise ValueError(f"{name}: Lava has no process for synapses of kind '{j['kind']}'")
     # Lava: weights [C_out, W, H, C_in], true convolution (flipped), geometry in (x, y); its Conv ignores weight_exp

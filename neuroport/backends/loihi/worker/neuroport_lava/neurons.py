@@ -111,7 +111,8 @@ class PySampleLIF(AbstractPyLifModelFixed):
 class IntegrateFire(AbstractProcess):
     """IF neuron in Lava's integer ranges with both resets, an initial potential and a clamp (Loihi 2 microcode).
 
-    v <- sat(leak(v) + wrap(a_in << 6) + (bias_mant << bias_exp)); s = v > vth << 6; v <- 0 or v - (vth << 6).
+    u <- wrap(leak(u) + (a_in << 6)); v <- sat(leak(v) + u + (bias_mant << bias_exp)); s = v > vth << 6; v <- 0 or
+    v - (vth << 6).
     Registers as in lava-nc 0.10.0, lava/proc/lif/models.py l.145-192: u wraps and v saturates at 24 bits.
     """
 
@@ -125,6 +126,7 @@ class IntegrateFire(AbstractProcess):
         subtract: bool,
         clamp_until: int,
         decay: int,
+        du: int,
         bias_mant: np.ndarray,
         bias_exp: int,
         name: str,
@@ -139,6 +141,7 @@ class IntegrateFire(AbstractProcess):
             "subtract": subtract,
             "clamp_until": clamp_until,
             "decay": decay,
+            "du": du,
             "bias_mant": bias_mant,
             "bias_exp": bias_exp,
         }.items():
@@ -161,10 +164,11 @@ class PyIntegrateFire(PyLoihiProcessModel):
         self.v_init = int(proc_params["v_init"])
         self.subtract = bool(proc_params["subtract"])
         self.clamp_until = int(proc_params["clamp_until"])
-        self.keep = 4096 - int(proc_params["decay"])
+        self.keep, self.keep_u = 4096 - int(proc_params["decay"]), 4095 - int(proc_params["du"])
         self.bias_exp = int(proc_params["bias_exp"])
         self.bias = np.asarray(proc_params["bias_mant"], np.int64) << self.bias_exp
         self.v = np.full(proc_params["shape"], self.v_init, np.int64)
+        self.u = np.zeros_like(self.v)
 
     def run_spk(self) -> None:
         """One step."""
@@ -173,12 +177,13 @@ class PyIntegrateFire(PyLoihiProcessModel):
         step = 0 if position is None else position[1]
         if position is not None and step == 0:
             self.v[:] = self.v_init
+            self.u[:] = 0
             if self.samples.currents is not None:
                 self.bias = self.samples.currents[position[0]].astype(np.int64) << self.bias_exp
         fired = np.zeros(self.v.shape, bool)
         if position is not None and step >= self.clamp_until:
-            u = a_in << 6
-            u = np.where(u > 1 << 23, u - (1 << 24), np.where(u <= -(1 << 23), u + (1 << 24), u))
+            u = np.sign(self.u) * ((np.abs(self.u) * self.keep_u) >> 12) + (a_in << 6)
+            u = self.u = np.where(u > 1 << 23, u - (1 << 24), np.where(u <= -(1 << 23), u + (1 << 24), u))
             v = np.sign(self.v) * ((np.abs(self.v) * self.keep) >> 12) + u + self.bias
             v = np.clip(v, 1 - (1 << 23), (1 << 23) - 1)
             fired = v > self.threshold

@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from neuroport.chip.kernels import lowest_bit, n_bits, word_of
-from neuroport.chip.work import Events, Words
+from neuroport.chip.core.kernels import lowest_bit, n_bits, word_of
+from neuroport.chip.core.work import Events, Words
 
 Counts = NDArray[np.int32]
 _ONE, _FOUR = np.uint64(1), np.uint64(4)

@@ -1,8 +1,8 @@
 """Compiled kernels of the reference core: weight sums of spikes, and the neuron update, over all steps of some samples.
 
-A population's sums and potentials lie in its storage order (chip/layout.py), in blocks of 64 neurons; its spikes are
+A population's sums and potentials lie in its storage order (layout.py), in blocks of 64 neurons; its spikes are
 words of 64 bits. Rows are steps: those of the first sample, then those of the next. Exact by construction: the caller
-chooses types that hold every sum of one step (chip/layout.py), intermediate sums may wrap.
+chooses types that hold every sum of one step (layout.py), intermediate sums may wrap.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from neuroport.chip.work import MERGED, POINTS, Events, Neurons, Run, Signed, Spikes, Stamps
+from neuroport.chip.core.work import MERGED, POINTS, Events, Neurons, Run, Signed, Spikes, Stamps
 
 # Explicit vectors: left to itself the compiler checks for overlapping arrays in every short loop and widens to 64 bits.
 _LANES = 16

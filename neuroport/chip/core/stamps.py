@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from neuroport.chip.storage import Storage, conv_axis
+from neuroport.chip.core.storage import Storage, conv_axis
+from neuroport.chip.core.work import DENSE, MERGED, POINTS, Signed, Stamps
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWeights, as_sparse
-from neuroport.chip.work import DENSE, MERGED, POINTS, Signed, Stamps
 
 Dtype = type[np.signedinteger]
 _UNITS = (64, 32, 16, 8)  # vectors the kernels add

@@ -9,9 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroport.chip.core.work import Words
 from neuroport.chip.network import IntNetwork, IntPopulation
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d
-from neuroport.chip.work import Words
 from neuroport.snn.operators import Image
 
 Conv = IntConv2d | IntConvTranspose2d

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.chip.layout import Layer, layout_of
+from neuroport.chip.core.layout import Layer, layout_of
+from neuroport.chip.core.record import CoreRun, Path, Raster, Record, positions
+from neuroport.chip.core.work import Words
 from neuroport.chip.network import IntNetwork
-from neuroport.chip.record import CoreRun, Path, Raster, Record, positions
-from neuroport.chip.work import Words
 
 
 @dataclass

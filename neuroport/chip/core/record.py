@@ -10,11 +10,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.chip import spikes as bits
+from neuroport.chip.core import spikes as bits
+from neuroport.chip.core.storage import storage_of
+from neuroport.chip.core.work import Words
 from neuroport.chip.network import IntNetwork
-from neuroport.chip.storage import storage_of
 from neuroport.chip.trace import Trace
-from neuroport.chip.work import Words
 from neuroport.errors import UsageError
 from neuroport.snn.operators import Shape
 

@@ -1,8 +1,4 @@
-"""The reference core: bit-accurate integer simulation, event-driven, sharded over threads.
-
-A few samples at a time run through the network layer by layer over all steps, so that what is at work stays in the
-cache. The oracle (chip/oracle.py) is its judge.
-"""
+"""The core's entry: samples are shared among threads, or go to a device, and results are gathered."""
 
 from __future__ import annotations
 
@@ -14,14 +10,14 @@ from itertools import pairwise
 
 import numpy as np
 
-from neuroport.chip.dense import exact_products, is_exact_in_floats
-from neuroport.chip.device import DeviceShard
+from neuroport.chip.core.dense import exact_products, is_exact_in_floats
+from neuroport.chip.core.device import DeviceShard
+from neuroport.chip.core.record import CoreRun, Keep, Record, check_memory, record_of
+from neuroport.chip.core.results import Results
+from neuroport.chip.core.selftest import check_kernels
+from neuroport.chip.core.shard import Job, Room, Shard, Synapses
 from neuroport.chip.inputs import Inputs, IntInputs, check_inputs
 from neuroport.chip.network import IntNetwork
-from neuroport.chip.record import CoreRun, Keep, Record, check_memory, record_of
-from neuroport.chip.results import Results
-from neuroport.chip.selftest import check_kernels
-from neuroport.chip.shard import Job, Room, Shard, Synapses
 from neuroport.chip.trace import Trace
 from neuroport.errors import DataError, SelfTestError, UsageError
 

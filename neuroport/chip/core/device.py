@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroport.chip import spikes as bits
+from neuroport.chip.core import spikes as bits
+from neuroport.chip.core.layout import Layer
+from neuroport.chip.core.results import Results, Tally
+from neuroport.chip.core.storage import Storage
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.layout import Layer
 from neuroport.chip.network import IntPopulation
-from neuroport.chip.results import Results, Tally
-from neuroport.chip.storage import Storage
 from neuroport.chip.target import Register
 
 

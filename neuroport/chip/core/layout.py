@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroport.chip.dense import Products, is_exact_in_bytes, is_exact_in_floats
+from neuroport.chip.core.dense import Products, is_exact_in_bytes, is_exact_in_floats
+from neuroport.chip.core.stamps import Joined, Parts, join, stamps_of
+from neuroport.chip.core.storage import Storage, storage_of
+from neuroport.chip.core.work import Neurons
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
-from neuroport.chip.stamps import Joined, Parts, join, stamps_of
-from neuroport.chip.storage import Storage, storage_of
 from neuroport.chip.synapses import IntDense, IntWeights, IntWindow, sum_bound
 from neuroport.chip.target import Arithmetic
-from neuroport.chip.work import Neurons
 from neuroport.snn.gate import window_index
 from neuroport.snn.operators import Window
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuroport.chip import kernels
-from neuroport.chip import spikes as bits
+from neuroport.chip.core import kernels
+from neuroport.chip.core import spikes as bits
+from neuroport.chip.core.layout import Layer
+from neuroport.chip.core.results import Results, Tally
+from neuroport.chip.core.stamps import aligned
+from neuroport.chip.core.work import Events, Run, Spikes, Words
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.layout import Layer
 from neuroport.chip.network import IntPopulation
-from neuroport.chip.results import Results, Tally
-from neuroport.chip.stamps import aligned
-from neuroport.chip.work import Events, Run, Spikes, Words
 
 Synapses = Literal["auto", "event", "dense"]
 _NOTHING = np.zeros(0, np.int64)
