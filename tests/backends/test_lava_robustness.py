@@ -113,14 +113,16 @@ def test_one_of_lavas_processes_killed(lava, tmp_path):
     assert_nothing_stays(pid)
 
 
-def test_exception_inside_a_process_with_a_consumer(lava, tmp_path):
-    """Input currents for 4 of 3000 samples: the population raises at the first step of the fifth, in its process."""
+@pytest.mark.parametrize(("n_given", "error"), [(None, "ValueError"), (4, "IndexError"), (50, "IndexError")])
+def test_exception_inside_a_process_with_a_consumer(lava, tmp_path, n_given, error):
+    """It raises in the population's process: at step 1 (currents of a wrong shape), or at the first step of a sample
+    without currents, after 80 and after 1,000 steps."""
     _, full = driven_net(5, n_samples=3000)
-    short = {name: value[:4] for name, value in full.currents.items()}
-    run = Run(tmp_path, IntInputs(full.n_samples, full.n_steps, None, short))
+    currents = {name: x[:n_given] if n_given else np.zeros((3000, 5), np.int32) for name, x in full.currents.items()}
+    run = Run(tmp_path, IntInputs(full.n_samples, full.n_steps, None, currents))
     pid = wait_until(lambda: beat(tmp_path).get("pid"))
     wait_until(lambda: run.error is not None, 60)
-    assert "IndexError" in str(run.error) and "the worker failed in '" in str(run.error)
+    assert error in str(run.error) and "the worker failed in '" in str(run.error)
     assert "left" in str(run.error) or "right" in str(run.error)
     run.end()
     assert_nothing_stays(pid)
