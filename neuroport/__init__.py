@@ -10,14 +10,16 @@ from neuroport.version import __version__
 if TYPE_CHECKING:
     from neuroport.ann.load import load_ann
     from neuroport.ann.simplify import simplify
+    from neuroport.backends.loihi.netx_read import read_netx
     from neuroport.chip.core import run_core
+    from neuroport.chip.core.record import Record
     from neuroport.chip.inputs import EncodedInputs, encode_inputs
     from neuroport.chip.oracle import run_oracle
     from neuroport.chip.quantize import quantize
-    from neuroport.chip.record import Record
     from neuroport.chip.target import load_target
     from neuroport.deployment import Deployment, DeployOptions, deploy
     from neuroport.errors import NeuroportError
+    from neuroport.exchange import export_netx, verify_netx
     from neuroport.normalize.convert import convert
     from neuroport.normalize.predict import predict_relu1
     from neuroport.normalize.recipe import load_recipe
@@ -39,15 +41,18 @@ __all__ = [
     "convert",
     "deploy",
     "encode_inputs",
+    "export_netx",
     "load_ann",
     "load_recipe",
     "load_target",
     "predict_relu1",
     "quantize",
+    "read_netx",
     "run_core",
     "run_oracle",
     "simplify",
     "simulate",
+    "verify_netx",
 ]
 
 # Imported at first use: `neuroport --help` must not wait for torch.
@@ -56,22 +61,25 @@ _HOME = {
     "Deployment": "neuroport.deployment",
     "EncodedInputs": "neuroport.chip.inputs",
     "NeuroportError": "neuroport.errors",
-    "Record": "neuroport.chip.record",
+    "Record": "neuroport.chip.core.record",
     "accuracy_over_time": "neuroport.snn.over_time",
     "choose_percentile": "neuroport.normalize.search",
     "compare": "neuroport.validation.divergence",
     "convert": "neuroport.normalize.convert",
     "deploy": "neuroport.deployment",
     "encode_inputs": "neuroport.chip.inputs",
+    "export_netx": "neuroport.exchange",
     "load_ann": "neuroport.ann.load",
     "load_recipe": "neuroport.normalize.recipe",
     "load_target": "neuroport.chip.target",
     "predict_relu1": "neuroport.normalize.predict",
     "quantize": "neuroport.chip.quantize",
+    "read_netx": "neuroport.backends.loihi.netx_read",
     "run_core": "neuroport.chip.core",
     "run_oracle": "neuroport.chip.oracle",
     "simplify": "neuroport.ann.simplify",
     "simulate": "neuroport.snn.simulate",
+    "verify_netx": "neuroport.exchange",
 }
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuroport.cli_files import add_commands
 from neuroport.errors import NeuroportError, UsageError
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ def deploy(
         "loihi-sim"
     ),
     backend: Annotated[str | None, typer.Option(help="What runs it; the target's first choice if left out.")] = None,
+    via: Annotated[
+        str | None, typer.Option(help="netx: take the network there as a file of lava-dl's netx, kept in the bundle.")
+    ] = None,
     data: _Data = None,
     scale: _Scale = None,
     mean: _Mean = "",
@@ -157,6 +161,7 @@ def deploy(
             std=_numbers(std, "--std"),
             target=target,
             backend=backend,
+            via=via,
             recipe=recipe,
             steps=steps,
             samples=samples,
@@ -290,3 +295,6 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
         from neuroport.terminal import show_recipe
 
         show_recipe(name)
+
+
+add_commands(app, _reporting)

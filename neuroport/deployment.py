@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
-from neuroport.backends.base import Backend, Job
+from neuroport.backends.base import Backend, FileBackend, Job
 from neuroport.backends.registry import get_backend
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.chip.core import run_core
@@ -64,7 +64,8 @@ class Silent:
 class DeployOptions(Source):
     """What `neuroport deploy` can be told; model, data and seed: see Source.
 
-    target, recipe: names or YAML files; recipe None is the target's default. steps: None for the recipe's, or for
+    target, recipe: names or YAML files; recipe None is the target's default. via: a format of other tools ('netx') that
+    the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
     those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
     `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. out: bundle
     directory, None for neuroport-out/<model>-<target>.
@@ -72,6 +73,7 @@ class DeployOptions(Source):
 
     target: str | Path = "loihi-sim"
     backend: str | None = None
+    via: str | None = None
     recipe: str | Path | None = None
     steps: int | None = None
     samples: int = 20
@@ -116,10 +118,17 @@ class _Deploy:
         if options.steps is not None and options.steps < 1:
             raise UsageError(f"--steps must be at least 1, got {options.steps}")
         self.target: Target = load_target(options.target)
-        self.recipe: Recipe = load_recipe(options.recipe or self.target.default_recipe)
-        self.reason = "asked for" if options.recipe else default_reason(self.target)
+        self.backend: Backend = get_backend(_backend_name(options, self.target))
+        default, reason = self.target.default_recipe, default_reason(self.target)
+        if isinstance(self.backend, FileBackend):
+            self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe
+            reason = f"the default of {self.backend.name}"
+        self.recipe: Recipe = load_recipe(options.recipe or default)
+        self.reason = "asked for" if options.recipe else reason
+        if isinstance(self.backend, FileBackend):
+            r = self.recipe
+            self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
         self.n_steps = options.steps or self.recipe.steps
-        self.backend: Backend = get_backend(options.backend or self.target.backends[0])
 
     def run(self) -> Deployment:
         self.progress.stage(f"recipe {self.recipe.name}: {self.reason}")
@@ -210,6 +219,8 @@ class _Deploy:
 
     def _write_program(self, stage: Path, job: Job, core: Trace) -> None:
         write_network(stage / "network.h5", job.network)
+        if isinstance(self.backend, FileBackend):
+            self.backend.write_files(stage, job.network)
         write_inputs(stage / "inputs.h5", job.inputs)
         write_trace(stage / "core.h5", core.spikes, core.potentials)
         for name, model in (("target", self.target), ("recipe", self.recipe)):
@@ -255,6 +266,17 @@ class _Deploy:
             ],
             "versions": versions(),
         }
+
+
+def _backend_name(options: DeployOptions, target: Target) -> str:
+    if options.via is None:
+        return options.backend or target.backends[0]
+    if options.via != "netx":
+        raise UsageError(f"--via '{options.via}' is not known; netx is")
+    if options.backend not in (None, options.via) or "lava" not in target.backends:
+        found = f"backend '{options.backend}'" if options.backend else f"target '{target.name}' without Lava"
+        raise UsageError(f"--via netx runs on Lava, not with {found}; use a Loihi target and leave --backend out")
+    return options.via
 
 
 def default_reason(target: Target) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork
@@ -57,3 +57,26 @@ class Backend(Protocol):
         Raises:
             ToolchainError: the toolchain is missing, or its process failed.
         """
+
+
+@runtime_checkable
+class FileBackend(Protocol):
+    """A backend that runs a file of another format, which holds less than the chip does.
+
+    `default_recipe`: for networks that the format can hold.
+    """
+
+    default_recipe: str
+
+    def narrowed(self, target: Target) -> Target:
+        """The target with what the format holds of it, to quantize for."""
+
+    def refuse_neurons(self, recipe: str, *, reset: str, v_init: float, clamp: float) -> None:
+        """Refuse neurons that the format does not have, before anything is converted.
+
+        Raises:
+            UsageError: which they are, and the recipe to take.
+        """
+
+    def write_files(self, folder: Path, network: IntNetwork) -> None:
+        """Write the file into a bundle."""

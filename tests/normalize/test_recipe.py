@@ -14,7 +14,7 @@ from neuroport.snn.build import BuildOptions
 
 MINIMAL = "name: mine\nsummary: what it does\nsource: a paper\n"
 SHIPPED = {
-    *("max-norm", "robust", "robust-rate", "reset-zero", "reset-zero-rate", "hard-reset"),
+    *("max-norm", "robust", "robust-rate", "reset-zero", "reset-zero-rate", "hard-reset", "hard-reset-unclamped"),
     *("direct-copy", "model-based", "data-based", "basic", "channel-wise", "extended", "noise-search", "l4"),
     *("light-calibration", "threshold-balance"),
 }

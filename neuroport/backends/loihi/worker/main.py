@@ -1,9 +1,9 @@
-"""Runs one integer network on Intel's Lava, in the toolchain's Python 3.10: `python main.py WORK_DIR TOKEN PARENT BUILDER`.
+"""Runs one integer network on Lava: `python main.py WORK_DIR TOKEN PARENT [BUILDER]`, in the toolchain's Python 3.10.
 
 Reads network.h5 and inputs.h5 of WORK_DIR, writes raw spike files, `heartbeat.json` after every sample and
 `error.json` if anything fails. Exit status: 0 done, 1 failed with error.json written. TOKEN marks the shared memory
 of this run (/dev/shm/<TOKEN>_*), so that whoever cleans up finds it; PARENT is the process that must stay alive.
-BUILDER is the module that makes Lava's processes: `network` (left out) from network.h5, `netx_network` from network.net.
+BUILDER is the module that makes Lava's processes: `network`, from network.h5; `netx_network`, from network.net.
 """
 
 from __future__ import annotations

@@ -1,0 +1,4 @@
+"""What is connected to a network that netx has built: a source of currents, and recorders.
+
+Lava executes every file in the folder of a process class, so nothing else lies here.
+"""

@@ -1,0 +1,96 @@
+"""The commands for files of other tools: `export` writes one, `load` reads one and verifies it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuroport.errors import UsageError
+
+Reporting = Callable[[], AbstractContextManager[None]]
+
+
+def add_commands(app: typer.Typer, reporting: Reporting) -> None:
+    """Add the commands; `reporting` turns every ending of a command into a message and an exit code."""
+
+    @app.command()
+    def export(
+        source: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5.")],
+        out: Annotated[Path, typer.Option(help="The file to write, replaced if it is there.")],
+        to: Annotated[str, typer.Option("--to", help="Format: netx (HDF5 of Intel's lava-dl).")] = "netx",
+    ) -> None:
+        """Write a deployed network as a file of another tool; what the format cannot hold is refused."""
+        with reporting():
+            from neuroport.exchange import export_netx
+
+            _check_format(to)
+            made = export_netx(source, out)
+            sys.stdout.write(
+                f"{made.out}: {made.n_layers} layers of neurons\n"
+                f"lava-dl loads it by net = {made.call}, and takes {made.entry}\n"
+            )
+
+    @app.command()
+    def load(
+        network: Annotated[Path, typer.Argument(help="A .net file of SLAYER or lava-dl.")],
+        data: Annotated[
+            Path | None, typer.Option(help=".npz with spikes [S,T,...], currents [S,...] or x [S,...]; y if you like.")
+        ] = None,
+        backend: Annotated[
+            str, typer.Option(help="netx: the file through lava-dl; lava: as neuroport builds it; cpu.")
+        ] = "netx",
+        steps: Annotated[int | None, typer.Option(help="Steps per sample of input currents.", min=1)] = None,
+        samples: Annotated[int | None, typer.Option(help="The first so many; all if left out.", min=1)] = None,
+        input_shape: Annotated[str, typer.Option(help="C,H,W of the input where the file does not say it.")] = "",
+        workers: Annotated[int | None, typer.Option(help="Simulator processes that share the samples.", min=1)] = None,
+        out: Annotated[Path | None, typer.Option(help="A bundle: network.h5, spikes of both sides, report.")] = None,
+        as_json: Annotated[bool, typer.Option("--json", help="Print the report to standard output.")] = False,
+        quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+    ) -> None:
+        """Read a network trained with SLAYER; with data, run it on Lava and compare every spike with the core."""
+        with reporting():
+            from neuroport.deployment import Silent
+            from neuroport.exchange import verify_netx
+            from neuroport.terminal import TerminalProgress
+            from neuroport.terminal_files import show_verified
+
+            with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
+                result = verify_netx(
+                    network,
+                    progress,
+                    input_shape=_shape(input_shape),
+                    data=data,
+                    backend=backend,
+                    n_steps=steps,
+                    n_samples=samples,
+                    workers=workers,
+                    out=out,
+                )
+            if as_json:
+                sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+            elif not quiet:
+                show_verified(result)
+            if not result.is_equal and result.comparison is not None:
+                sys.stderr.write(f"the backend differs from the core: {result.comparison.first_mismatch}\n")
+                raise SystemExit(1)
+
+
+def _check_format(name: str) -> None:
+    if name != "netx":
+        raise UsageError(f"--to '{name}' is not known; netx is")
+
+
+def _shape(text: str) -> tuple[int, ...] | None:
+    try:
+        shape = tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(f"--input-shape '{text}' is not a list of whole numbers; give C,H,W: 2,34,34") from error
+    if any(n < 1 for n in shape):
+        raise UsageError(f"--input-shape '{text}' holds numbers below 1; give C,H,W: 2,34,34")
+    return shape or None
