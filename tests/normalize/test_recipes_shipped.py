@@ -77,9 +77,11 @@ CHIPS = [(recipe, target) for recipe in RECIPES for target in ("loihi-sim", "loi
 REFUSED = [(recipe, "loihi1") for recipe in RECIPES if not fits(recipe, "loihi1")]
 
 
-def test_loihi1_takes_the_recipes_that_reset_to_zero_and_loihi_sim_all() -> None:
-    zero = {name for name in RECIPES if load_recipe(name).reset == "zero"}
+def test_loihi1_takes_the_recipes_that_start_at_zero_and_loihi_sim_all() -> None:
+    """Reset by subtraction takes it two compartments."""
+    zero = {name for name in RECIPES if load_recipe(name).v_init == 0}
     assert {recipe for recipe, target in CHIPS if target == "loihi1"} == zero
+    assert {load_recipe(name).reset for name in zero} == {"zero", "subtract"}
     assert zero >= {"hard-reset", "reset-zero", "reset-zero-rate", "direct-copy", "model-based", "data-based"}
     assert {recipe for recipe, target in CHIPS if target == "loihi-sim"} == set(RECIPES)
 
@@ -162,6 +164,6 @@ def rounding(weight: NDArray[np.float64], j: IntProjection, made: IntNetwork) ->
 
 @pytest.mark.parametrize(("recipe", "target"), REFUSED)
 def test_a_chip_without_the_neuron_says_so(recipe: str, target: str) -> None:
-    message = r"needs reset 'subtract', loihi1's neuron offers reset zero and starts at 0; choose another recipe or tar"
+    message = r"needs an initial potential, loihi1's neuron offers reset zero or subtract and starts at 0; choose another"
     with pytest.raises(DoesNotFitError, match=message):
         on_chip("mlp", recipe, target)
