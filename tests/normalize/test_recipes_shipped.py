@@ -164,6 +164,8 @@ def rounding(weight: NDArray[np.float64], j: IntProjection, made: IntNetwork) ->
 
 @pytest.mark.parametrize(("recipe", "target"), REFUSED)
 def test_a_chip_without_the_neuron_says_so(recipe: str, target: str) -> None:
-    message = r"needs an initial potential, loihi1's neuron offers reset zero or subtract and starts at 0; choose another"
+    message = (
+        r"needs an initial potential, loihi1's neuron offers reset zero or subtract and starts at 0; choose another"
+    )
     with pytest.raises(DoesNotFitError, match=message):
         on_chip("mlp", recipe, target)
