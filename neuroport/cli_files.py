@@ -18,7 +18,11 @@ Reporting = Callable[[], AbstractContextManager[None]]
 
 def add_commands(app: typer.Typer, reporting: Reporting) -> None:
     """Add the commands; `reporting` turns every ending of a command into a message and an exit code."""
+    _add_export(app, reporting)
+    _add_load(app, reporting)
 
+
+def _add_export(app: typer.Typer, reporting: Reporting) -> None:
     @app.command()
     def export(
         source: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5.")],
@@ -36,6 +40,8 @@ def add_commands(app: typer.Typer, reporting: Reporting) -> None:
                 f"lava-dl loads it by net = {made.call}, and takes {made.entry}\n"
             )
 
+
+def _add_load(app: typer.Typer, reporting: Reporting) -> None:
     @app.command()
     def load(
         network: Annotated[Path, typer.Argument(help="A .net file of SLAYER or lava-dl.")],

@@ -115,6 +115,9 @@ def show_deployment(result: Deployment) -> None:
     total = report["network"]
     layers.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", "", "", "", style="bold")
     console.print(layers)
+    if total["compartments"] > total["neurons"]:
+        text = f"{total['compartments']:,} compartments: a reset by subtraction takes two on {report['target']}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
     if len(report["outputs"]) > 1:
         console.print(_outputs_table(report["outputs"]))
     for warning in report["warnings"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
@@ -10,6 +11,8 @@ pytest_plugins = ["tests.lava_fixture"]
 
 # Threads that wait for each other on a busy machine make small networks many times slower; torch is not imported yet.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests with a cache of their own need not compile anew.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "numba"))
 
 settings.register_profile(
     "neuroport",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 import neuroport as nrp
 from neuroport.bundle import verify
+from neuroport.chip.core import run_core
 from neuroport.chip.files import read_network, write_network
 from neuroport.cli import app
 from neuroport.errors import DoesNotFitError, UsageError
@@ -20,6 +22,8 @@ from tests.backends.netx_files import CUBA, dense, layer, write
 from tests.backends.test_netx_runs import conv_chain
 
 INPUT = {**CUBA, "vThMant": 90}
+
+SPIKES = {"spikes": np.ones((2, 5, 6))}
 
 
 def run(*arguments: object) -> Result:
@@ -151,7 +155,24 @@ def test_load_shows_what_it_read(tmp_path: Path) -> None:
         ({"spikes": np.full((2, 5, 6), 2)}, [], "spikes holds other values than 0 and 1; give spikes"),
         ({"spikes": np.ones((2, 5, 6)), "y": np.ones(3)}, [], "3 labels for 2 samples; give one for each, or none"),
         ({"spikes": np.ones((2, 5, 6))}, ["--steps", 4], "--steps 4, but the spikes have 5 steps; leave it out"),
-        ({"spikes": np.ones((2, 5, 6))}, ["--backend", "no"], "unknown backend 'no'; known:"),
+        (
+            {"spikes": np.ones((2, 5, 6))},
+            ["--backend", "no"],
+            "--backend 'no' cannot run a file of netx; netx, lava, cpu can",
+        ),
+        (SPIKES, ["--backend", "loihi2-board"], "--backend 'loihi2-board' cannot run a file of netx; netx, lava, cpu"),
+        (SPIKES, ["--input-shape", "0,2"], "--input-shape '0,2' holds numbers below 1"),
+        (SPIKES, ["--input-shape", "9999,9999,99"], "--input-shape [9999, 9999, 99]: a layer may have 16,777,216 neu"),
+        (SPIKES | {"y": np.array(["a", "b"])}, [], "y holds <U1, real numbers are read; save them as such"),
+        (SPIKES | {"y": np.array(3)}, [], "y is a single number, its first axis counts the samples; give at least one"),
+        (SPIKES | {"y": np.array([0, np.nan])}, [], "y holds nan, labels are whole numbers below 2^31; give one for"),
+        (SPIKES | {"y": np.array([0.5, 1])}, [], "y holds 0.5, labels are whole numbers below 2^31"),
+        (SPIKES | {"y": np.array([1, 1e30])}, [], "y holds 1e+30, labels are whole numbers below 2^31"),
+        (SPIKES | {"y": np.zeros((4, 2))}, ["--samples", 1], "2 labels for 1 samples; give one for each, or none"),
+        ({"spikes": np.array(1)}, [], "spikes is a single number, its first axis counts the samples; give at least on"),
+        ({"spikes": np.ones((0, 5, 6))}, [], "spikes holds no samples, its first axis counts the samples; give at le"),
+        ({"spikes": np.ones((2, 5, 6), complex)}, [], "spikes holds complex128, real numbers are read; save them as"),
+        ({"spikes": np.ones((2, 0, 6))}, [], "spikes has 0 steps, a sample needs at least one; save spikes"),
         ({"spikes": np.ones((2, 5, 6))}, ["--input-shape", "2,x"], "--input-shape '2,x' is not a list of whole numb"),
         ({"spikes": np.ones((2, 5, 6))}, ["--input-shape", "0"], "--input-shape '0' holds numbers below 1; give C,H"),
     ],
@@ -173,6 +194,11 @@ def test_samples_that_do_not_suit_the_network(
             ["--steps", 3],
             "currents are no whole numbers; round them as the chip is",
         ),
+        ({"x": np.full((2, 6), "1")}, ["--steps", 3], "x holds <U1, real numbers are read; save them as such"),
+        ({"currents": np.ones((2, 6), complex)}, ["--steps", 3], "currents holds complex128, real numbers are read"),
+        ({"x": np.ones((0, 6))}, ["--steps", 3], "x holds no samples, its first axis counts the samples"),
+        ({"x": np.full((2, 6), 1e308)}, ["--steps", 3], "x holds infinite values or NaN, which are no currents; take"),
+        ({"currents": np.full((2, 6), np.nan)}, ["--steps", 3], "currents holds infinite values or NaN, which are no"),
         ({"x": np.full((2, 6), 200)}, ["--steps", 3], "currents 8008 to 8008, loihi-sim takes -4096 to 4095; scale t"),
     ],
 )
@@ -184,11 +210,76 @@ def test_currents_that_do_not_suit_the_network(
     assert message in done.output.replace("\n", " ")
 
 
+def damaged(tmp_path: Path) -> list[bytes]:
+    """No archive, an empty file, a single array, deflated data with a byte changed."""
+    np.save(tmp_path / "a.npy", np.ones(3))
+    np.savez_compressed(tmp_path / "z.npz", spikes=np.arange(4000))
+    changed = bytearray((tmp_path / "z.npz").read_bytes())
+    changed[200:260] = bytes(60)
+    return [b"PK\x03\x04", b"", (tmp_path / "a.npy").read_bytes(), bytes(changed)]
+
+
 def test_damaged_data(tmp_path: Path) -> None:
-    (tmp_path / "data.npz").write_bytes(b"PK\x03\x04")
-    done = run("load", spiking(tmp_path), "--data", tmp_path / "data.npz")
+    for content in damaged(tmp_path):
+        (tmp_path / "data.npz").write_bytes(content)
+        done = run("load", spiking(tmp_path), "--data", tmp_path / "data.npz")
+        assert done.exit_code == 2
+        assert "cannot be read as .npz" in done.output
+
+
+def test_more_samples_than_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing runs, and the number that is named runs."""
+    monkeypatch.setattr("neuroport.exchange._MEMORY_MB", 1)
+    given = data(tmp_path, spikes=np.zeros((900, 64, 6), np.uint8))
+    options = ["load", spiking(tmp_path), "--backend", "cpu", "--data", given]
+    done = run(*options)
     assert done.exit_code == 2
-    assert "cannot be read as .npz" in done.output
+    said = " ".join(done.output.split())
+    found = re.search(r"900 samples of 64 steps take more than the 1 MB .*; give --samples (\d+)", said)
+    assert found is not None, said
+    n_fit = int(found[1])
+    assert f"{n_fit} samples fit" in said
+    assert f"give --samples {n_fit}" in run(*options, "--samples", n_fit + 1).output
+    net = nrp.read_netx(tmp_path / "n.net").network
+    inputs = read_samples(given, nrp.read_netx(tmp_path / "n.net"), None, n_fit).inputs
+    run_core(net, inputs, record="spikes", memory_mb=1, n_threads=1)  # and is not refused
+    monkeypatch.setattr("neuroport.exchange._MEMORY_MB", 0)
+    assert "0 samples fit; give samples of fewer steps" in " ".join(run(*options).output.split())
+
+
+def test_options_of_a_run_need_data(tmp_path: Path) -> None:
+    done = run("load", spiking(tmp_path), "--steps", 3, "--samples", 2, "--workers", 1)
+    assert done.exit_code == 2
+    assert "--steps, --samples, --workers: nothing runs without samples; give them with --data" in done.output
+
+
+def test_places_to_export_to_and_from(tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    assert run("load", driven(tmp_path), "--out", bundle).exit_code == 0
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "manifest.json").write_text("{}")
+    network, target = bundle / "network.h5", tmp_path / "new.net"
+    before = {p: p.read_bytes() for p in bundle.iterdir()}
+    cases = [
+        (bundle, tmp_path / "nosuch" / "n.net", "nosuch' is no folder; make it, or choose another --out"),
+        (bundle, tmp_path / "empty", "is a folder; name a file in it: "),
+        (bundle, bundle / "manifest.json", "would change the source"),
+        (bundle, tmp_path / "empty" / ".." / "b" / "more.net", "choose a place outside of it"),
+        (network, bundle / "manifest.json", "would change the source"),
+        (network, network, "would change the source"),
+        (tmp_path / "nosuch", target, "nosuch' is not there; give a bundle made by `neuroport deploy`"),
+        (tmp_path / "empty", target, "is a folder without manifest.json, no bundle; give a bundle made by"),
+        (tmp_path / "half", target, "half' holds no network.h5; give a bundle made by"),
+        (bundle, tmp_path / ("n" * 250), "': File name too long; choose another --out"),
+    ]
+    for source, out, message in cases:
+        done = run("export", source, "--out", out)
+        assert done.exit_code == 2
+        assert message in done.output and ".part" not in done.output
+        assert not target.exists()
+    assert {p: p.read_bytes() for p in bundle.iterdir()} == before
+    assert run("export", bundle, "--out", target).exit_code == 0
 
 
 def test_export_of_a_network_file_and_what_is_refused(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 
 from neuroport.ann.graph import FloatArray
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWeights
 from neuroport.chip.target import Arithmetic, WeightRange
+from neuroport.compiled import compiled
 from neuroport.snn.operators import Conv2d, ConvTranspose2d, Dense, Sparse, Synapse
 
 _MIN_RUN = 8  # pixels from which the sum matters more than the single weight
@@ -147,7 +147,7 @@ def _in_turn(exact: FloatArray, n: int) -> FloatArray:
     return np.diff(totals, axis=2).reshape(exact.shape)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _cost(
     values: FloatArray, power: FloatArray, factor: float, step: float, minimum: float, maximum: float
 ) -> tuple[float, int, int]:

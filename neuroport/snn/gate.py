@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
 from neuroport.ann.graph import MaxPool2d
+from neuroport.compiled import compiled
 from neuroport.snn.operators import Window
 
 ONE_SPIKE_BITS = 20
@@ -71,7 +71,7 @@ class GateState:
         return passed.permute(0, 3, 1, 2)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _estimate(spikes: NDArray[Any], estimate: NDArray[np.int32], shift: int) -> None:
     """Move the estimates [N, H * W, C] on by one step."""
     for n in range(spikes.shape[0]):
@@ -82,7 +82,7 @@ def _estimate(spikes: NDArray[Any], estimate: NDArray[np.int32], shift: int) -> 
                 e[c] += (target - e[c]) >> np.int32(shift)
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _choose(spikes: NDArray[Any], estimate: NDArray[np.int32], index: NDArray[np.int64], passed: NDArray[Any]) -> None:
     """Write who passes, [N, H' * W', C]; index: [H' * W', kH * kW] of pixels.
 

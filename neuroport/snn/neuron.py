@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 
+from neuroport.compiled import compiled
 from neuroport.snn.network import Neuron
 
 
@@ -36,7 +36,7 @@ def flat(x: torch.Tensor) -> NDArray[Any]:
     return numbers
 
 
-@njit(nogil=True, cache=True, boundscheck=False)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _integrate(
     v: NDArray[Any], current: NDArray[Any], counts: NDArray[Any], leak: np.floating, v_th: np.floating, to_zero: bool
 ) -> None:

@@ -13,7 +13,7 @@ from neuroport.backends.loihi.netx_read import read_netx
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork
-from neuroport.errors import DoesNotFitError, ModelFileError, UnsupportedOperatorError
+from neuroport.errors import DoesNotFitError, ModelFileError, UnsupportedOperatorError, UsageError
 from neuroport.validation.divergence import compare
 from tests.backends.lava_networks import TARGET
 from tests.backends.netx_files import CUBA, conv, dense, layer, write
@@ -150,6 +150,27 @@ REFUSED = {
     "late-input": ([dense([[2, 4]]), layer("input", [1])], r"layer '1.input' is an input behind other layers"),
     "empty": ([IMAGE], r"layer '0.input' ends a file without dense or conv layers"),
     "no-type": ([{"shape": np.array([2])}], r"layer '0' has no 'type', netx needs it"),
+    "type-empty": ([{"type": np.array([], "S4")}], r"layer '0' holds nothing in 'type', netx needs text there; check"),
+    "type-number": ([{"type": np.array([3.0])}], r"layer '0' holds float64 in 'type', netx needs text there; check"),
+    "type-bytes": ([{"type": np.array([b"\xff"])}], "layer '0.\ufffd' is of another kind than input"),
+    "no-shape": ([layer("dense", [], neuron=CUBA)], r"layer '0.dense' has 'shape' \[\], 1 to 8 axes are possible"),
+    "axes": ([layer("input", [1] * 70)], r"layer '0.input' has 'shape' \[1, 1, .*\], 1 to 8 axes are possible; check"),
+    "negative": ([layer("input", [2, -4, 3])], r"layer '0.input' has 'shape' \[2, -4, 3\], every axis needs 1 or more"),
+    "zero": ([layer("dense", [0], neuron=CUBA)], r"layer '0.dense' has 'shape' \[0\], every axis needs 1 or more"),
+    "huge": ([layer("input", [4000, 4000, 4000])], r"has 'shape' \[4000, 4000, 4000\], a layer may have 16,777,216 n"),
+    "nan": ([layer("input", [2.0, np.nan, 3.0])], r"layer '0.input' holds nan in 'shape', chips hold whole numbers"),
+    "infinite": ([dense([[2, np.inf]])], r"layer '0.dense' holds inf in 'weight', chips hold whole numbers"),
+    "1e30": ([dense([[2, 1e30]])], r"layer '0.dense' holds 2 to 1e\+30 in 'weight', numbers of 32 bits are read; ch"),
+    "u64": ([dense([[2]], bias=np.array([2**64 - 1], np.uint64))], r"holds 1.84467e\+19 to 1.84467e\+19 in 'bias', nu"),
+    "1-d": ([dense([[1], [2]]) | {"weight": np.ones(3)}], r"layer '0.dense' has weights \[3\] for 2 neurons"),
+    "no-weight": ([dense([[1], [2]]) | {"weight": np.ones(0)}], r"layer '0.dense' has weights \[2, 0\] for 2 neurons"),
+    "no-kernel": ([IMAGE, conv(np.ones((3, 2, 0, 2)), [3, 3, 2])], r"has weights \[3, 2, 0, 2\] in 1 groups, which do"),
+    "padding": ([IMAGE, conv(KERNEL, [3, 1, 2], padding=np.array([-1, 0]))], r"padding \[-1, 0\], netx needs 1 or mo"),
+    "stride": (
+        [IMAGE, conv(KERNEL, [3, 3, 2], stride=np.array([0, 1]))],
+        r"has stride \[0, 1\], dilation \[1, 1\] and",
+    ),
+    "groups": ([IMAGE, FINE | {"groups": 0}], r"has weights \[3, 2, 2, 2\] in 0 groups, which do not fit an image"),
     "decay": ([dense([[2, 4]], {**CUBA, "iDecay": 5000})], r"layer '0.dense': current decay 5000, loihi-sim allows 0"),
     "sum": (
         [dense(BIG)],
@@ -176,6 +197,8 @@ def test_a_number_between_two_layers_is_missing(tmp_path):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(ModelFileError, match=r"nosuch.net' is not there"):
         read_netx(tmp_path / "nosuch.net")
+    with pytest.raises(ModelFileError, match=r"' is a folder; give a file of lava-dl's netx \(.net\) in it"):
+        read_netx(tmp_path)
     (tmp_path / "text.net").write_text("layer")
     with pytest.raises(ModelFileError, match=r"text.net' is not an HDF5 file of lava-dl's netx, or is damaged"):
         read_netx(tmp_path / "text.net")
@@ -190,8 +213,16 @@ def test_shapes_that_the_file_leaves_out(tmp_path):
     net = read_netx(path, input_shape=(2, 4, 3)).network
     assert net.populations[0].shape == (2, 4, 3)
     assert net.projections[0].synapse.geometry.out_shape == (3, 3, 2)
-    with pytest.raises(UnsupportedOperatorError, match=r"'0.input' has shape \[2, 4, 3\], \[1, 2\] was asked for"):
+    with pytest.raises(
+        UnsupportedOperatorError, match=r"'0.input' has shape \[2, 4, 3\], --input-shape says \[1, 2\]; leave --in"
+    ):
         read_netx(write(tmp_path / "m.net", [IMAGE, FINE]), input_shape=(1, 2))
+    with pytest.raises(UnsupportedOperatorError, match=r"reads 2 neurons of the 5 before it; .* or --input-shape"):
+        read_netx(write(tmp_path / "d.net", [dense([[2, 4]])]), input_shape=(5,))
+    with pytest.raises(UsageError, match=r"--input-shape \[2, 0\]: every axis needs 1 or more; give C,H,W"):
+        read_netx(path, input_shape=(2, 0))
+    with pytest.raises(UnsupportedOperatorError, match=r"has no shape, .*; give it with --input-shape C,H,W"):
+        read_netx(write(tmp_path / "s.net", [{"type": "input"}, dense([[2]])]))
 
 
 def test_a_threshold_beyond_17_bits_is_one_that_nothing_reaches(tmp_path):

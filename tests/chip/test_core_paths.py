@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,19 +133,41 @@ def test_a_device_that_is_not_there(device):
         run_core(network, spikes_of([[1]]), device=device)
 
 
-def test_settings_of_torch_come_back():
-    def held():
-        return torch.get_num_threads(), torch.get_float32_matmul_precision(), torch.backends.cudnn.enabled
-
+@pytest.mark.parametrize("api", ["of all", "of each"])
+def test_settings_of_torch_come_back(api):
+    """Torch has an older setting of the precision for all, and a newer one for each; both may be in use."""
+    code = f"""
+import numpy as np, torch
+from tests.chip.networks import *
+from neuroport.chip.core import dense, run_core
+conv, matmul = torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul
+if {api == "of all"}:
     torch.set_float32_matmul_precision("medium")
-    before = held()
+else:
+    conv.fp32_precision = matmul.fp32_precision = "bf16"
+torch.set_num_threads(2)
+def held():
+    return torch.get_num_threads(), torch.backends.cudnn.enabled, conv.fp32_precision, matmul.fp32_precision
+before = held()
+with dense.exact_products():
+    assert held() == (1, False, "ieee", "ieee"), held()
     with dense.exact_products():
-        assert held() == (1, "highest", False)
-        with dense.exact_products():
-            pass
-        assert held() == (1, "highest", False)
-    assert held() == before
-    torch.set_float32_matmul_precision("highest")
+        pass
+    assert held() == (1, False, "ieee", "ieee"), held()
+assert held() == before and before[3] == "bf16", (held(), before)
+one = IntProjection("input", "out", IntDense(np.ones((1, 1), np.int32)))
+network = network_of(target("cpu").arithmetic, [source(), population()], [one])
+assert run_core(network, spikes_of([[1]]), synapses="dense").totals["out"].tolist() == [1]
+assert held() == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("path", ["matrix", 7])
+def test_unknown_ways_to_compute_are_refused(path):
+    network = network_of(target("cpu").arithmetic, [source(), population()], [dense_projection([[1]])])
+    with pytest.raises(UsageError, match=f"synapses '{path}' is unknown; use 'auto', 'event' or 'dense'"):
+        run_core(network, spikes_of([[1]]), synapses=path)
 
 
 @pytest.mark.parametrize("types", ALL_TYPES)

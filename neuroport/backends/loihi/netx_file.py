@@ -5,6 +5,7 @@ Source: lava-dl 0.6.0, lava/lib/dl/netx/utils.py l.22-77 (what netx reads, and b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,11 @@ from numpy.typing import NDArray
 from neuroport.errors import ModelFileError, UnsupportedOperatorError
 
 Int64 = NDArray[np.int64]
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError)
+MAX_NEURONS = 1 << 24  # of one layer: a damaged file may say anything, and memory is taken for it
+_MAX_AXES = 8
+_MAX = (1 << 31) - 1  # what a file says in 32 bits
+# what h5py and numpy raise on a file that is cut short or edited
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,18 +43,30 @@ class Group:
 
     def text(self, key: str) -> str:
         """A string: a scalar, or the first of an array."""
-        value = np.asarray(self._value(key)).reshape(-1)[0]
-        return value.decode("ascii") if isinstance(value, bytes) else str(value)
+        values = np.asarray(self._value(key)).reshape(-1)
+        value = values[0] if values.size else None
+        if not isinstance(value, str | bytes):
+            found = values.dtype if values.size else "nothing"
+            self.refuse(f"holds {found} in '{key}', netx needs text there", "check the file")
+        return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
     def whole(self, key: str) -> Int64:
         """Whole numbers of any shape; netx would cut others without a word (utils.py l.67-68)."""
         value = np.asarray(self._value(key))
-        if value.dtype.kind not in "iufb" or not np.isfinite(value).all() or (value != np.rint(value)).any():
-            what = value.dtype if value.dtype.kind not in "iufb" else f"{value[value != np.rint(value)].flat[0]:g}"
+        what = "" if value.dtype.kind in "iufb" else str(value.dtype)
+        if value.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                value = value.astype(np.float64)
+            odd = value[~np.isfinite(value) | (value != np.rint(value))]
+            what = f"{odd[0]:g}" if odd.size else ""
+        if what:
             self.refuse(
                 f"holds {what} in '{key}', chips hold whole numbers, and netx would cut it",
                 "export the quantized network (SLAYER: pre_hook_fx=quantize)",
             )
+        if value.dtype.kind != "b" and value.size and (value.min() < -_MAX or value.max() > _MAX):
+            low, high = value.min(), value.max()
+            self.refuse(f"holds {low:g} to {high:g} in '{key}', numbers of 32 bits are read", "check the file")
         return value.astype(np.int64)
 
     def number(self, key: str) -> int:
@@ -69,13 +86,26 @@ class Group:
         return int(value[0]), int(value[-1])
 
     def shape(self, key: str = "shape") -> tuple[int, ...]:
-        """A shape as it is in the file: C, H, W."""
-        return tuple(int(n) for n in self.whole(key).reshape(-1))
+        """A shape as it is in the file: C, H, W; every axis is 1 or more."""
+        found = tuple(int(n) for n in self.whole(key).reshape(-1)[: _MAX_AXES + 1])
+        problem = shape_problem(found)
+        if problem:
+            self.refuse(f"has '{key}' {list(found)}, {problem}", "check the file")
+        return found
 
     def _value(self, key: str) -> Any:
         if key not in self.values:
             self.refuse(f"has no '{key}', netx needs it", "check the file")
         return self.values[key]
+
+
+def shape_problem(shape: tuple[int, ...]) -> str:
+    """Which shapes are possible, where this is none of them; empty if it is one."""
+    if not 1 <= len(shape) <= _MAX_AXES:
+        return f"1 to {_MAX_AXES} axes are possible"
+    if min(shape) < 1:
+        return "every axis needs 1 or more"
+    return f"a layer may have {MAX_NEURONS:,} neurons" if math.prod(shape) > MAX_NEURONS else ""
 
 
 def read_groups(path: Path) -> list[Group]:
@@ -110,6 +140,8 @@ def read_groups(path: Path) -> list[Group]:
 
 @contextmanager
 def _damage_is(path: Path) -> Iterator[None]:
+    if path.is_dir():
+        raise ModelFileError(f"'{path}' is a folder; give a file of lava-dl's netx (.net) in it")
     if not path.is_file():
         raise ModelFileError(f"'{path}' is not there; give a file of lava-dl's netx")
     try:

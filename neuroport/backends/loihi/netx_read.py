@@ -7,18 +7,18 @@ convolutions, refractory periods, exponents, graded spikes. Source: lava-dl 0.6.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from neuroport.backends.loihi.netx_file import Group, read_groups
+from neuroport.backends.loihi.netx_file import Group, read_groups, shape_problem
 from neuroport.backends.loihi.netx_weights import dense_problem, kernel_problem
 from neuroport.chip.network import IntHead, IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.synapses import IntConv2d, IntDense, IntSynapse
 from neuroport.chip.target import Arithmetic, load_target
-from neuroport.errors import DoesNotFitError
+from neuroport.errors import DoesNotFitError, UsageError
 from neuroport.snn.operators import Image, Shape, conv_geometry
 
 _NEVER = 131071  # the largest threshold of 17 bits: potentials end 63 above it
@@ -55,7 +55,11 @@ def read_netx(path: str | Path, *, input_shape: Shape | None = None) -> NetxNetw
     Raises:
         ModelFileError: no such file, or no file of netx. UnsupportedOperatorError: a layer of another kind, or one that
         netx would run differently from what the file says. DoesNotFitError: a number outside the chip's range.
+        UsageError: an input_shape that cannot be.
     """
+    problem = "" if input_shape is None else shape_problem(tuple(input_shape))
+    if input_shape is not None and problem:
+        raise UsageError(f"--input-shape {list(input_shape)}: {problem}; give C,H,W: 2,34,34")
     return _Reader(read_groups(Path(path)), input_shape).run()
 
 
@@ -95,7 +99,7 @@ class _Reader:
     def _finished(self) -> NetxNetwork:
         last = self.populations[-1]
         never = last.threshold_mantissa >= _NEVER
-        self.populations[-1] = _changed(last, role="readout")
+        self.populations[-1] = replace(last, role="readout")
         arithmetic = load_target("loihi-sim").arithmetic
         if any(_is_odd(j.synapse) for j in self.projections):
             arithmetic = _with_odd_weights(arithmetic)
@@ -109,9 +113,9 @@ class _Reader:
             group.refuse("is an input behind other layers, netx would start a second network there", "check the file")
         shape = group.shape() if "shape" in group else self.given
         if shape is None:
-            group.refuse("has no shape, its neurons cannot be counted", "give the input's shape")
+            group.refuse("has no shape, its neurons cannot be counted", "give it with --input-shape C,H,W")
         if self.given is not None and math.prod(self.given) != math.prod(shape):
-            group.refuse(f"has shape {list(shape)}, {list(self.given)} was asked for", "leave the input's shape out")
+            group.refuse(f"has shape {list(shape)}, --input-shape says {list(self.given)}", "leave --input-shape out")
         self.image = _image(shape)
         if "neuron" not in group:
             self.populations.append(_source(shape))
@@ -129,25 +133,28 @@ class _Reader:
         if not self.populations:
             if self.image is None:
                 group.refuse(
-                    "is the first layer, netx needs the shape of the image before it", "give the input's shape"
+                    "is the first layer, netx needs the shape of the image before it", "give --input-shape C,H,W"
                 )
             self.populations.append(_source(self.image))
         if self.image is None:
             group.refuse("reads a flat layer, netx needs an image there", "check the file")
-        if "groups" in group and np.ndim(group.values["groups"]) != 0:
+        if "groups" in group.values and np.ndim(group.values["groups"]) != 0:
             group.refuse("has its groups in an array, at which netx fails", "write them as a scalar")
         weight = group.whole("weight")
         if weight.ndim == 5 and weight.shape[4] == 1:  # SLAYER's axis of time
             weight = weight[..., 0]
         stride, padding, dilation = (group.pair(key) for key in ("stride", "padding", "dilation"))
         n_groups = group.number("groups")
-        fits = weight.ndim == 4 and n_groups > 0 and weight.shape[1] * n_groups == self.image[0]
-        if not fits or min(*stride, *dilation) < 1 or weight.shape[0] % n_groups:
+        fits = weight.ndim == 4 and weight.size and n_groups > 0 and weight.shape[1] * n_groups == self.image[0]
+        if not fits or weight.shape[0] % n_groups:
             group.refuse(
                 f"has weights {list(weight.shape)} in {n_groups} groups, which do not fit an image of "
                 f"{list(self.image)}",
                 "check the file",
             )
+        if min(*stride, *dilation) < 1 or min(padding) < 0:
+            found = f"stride {list(stride)}, dilation {list(dilation)} and padding {list(padding)}"
+            group.refuse(f"has {found}, netx needs 1 or more, padding 0 or more", "check the file")
         _check(group, kernel_problem(weight))
         kernel = (weight.shape[0], weight.shape[1], weight.shape[2], weight.shape[3])
         geometry = conv_geometry(self.image, kernel, stride, padding, dilation, n_groups)
@@ -163,9 +170,9 @@ class _Reader:
     def _dense(self, group: Group) -> None:
         n_out = math.prod(group.shape())
         weight = group.whole("weight") if "weight/real" not in group.values else np.zeros((0, 0, 0), np.int64)
-        if weight.ndim == 1 and n_out:
+        if weight.ndim == 1 and weight.size % n_out == 0:
             weight = weight.reshape(n_out, -1)
-        if weight.ndim != 2 or len(weight) != n_out:
+        if weight.ndim != 2 or len(weight) != n_out or not weight.size:
             group.refuse(f"has weights {list(weight.shape)} for {n_out} neurons", "check the file")
         if not self.populations:
             shape = self.given if self.given is not None else (weight.shape[1],)
@@ -177,7 +184,8 @@ class _Reader:
             found = "flattened already" if is_flat else f"an image of {list(before.shape)} that nothing flattens"
             group.refuse(f"reads {found}, where netx fails", "put one flatten layer between an image and a dense layer")
         if before.n_neurons != weight.shape[1]:
-            group.refuse(f"reads {weight.shape[1]} neurons of the {before.n_neurons} before it", "check the file")
+            do = "check the file" if behind_neurons or self.given is None else "check the file, or --input-shape"
+            group.refuse(f"reads {weight.shape[1]} neurons of the {before.n_neurons} before it", do)
         _check(group, dense_problem(weight))
         self.flatten_next, self.image = False, None
         self._add(group, IntDense(weight.astype(np.int32)), (n_out,), self._bias(group, (n_out,)))
@@ -254,10 +262,6 @@ class _Reader:
 
 def _source(shape: Shape) -> IntPopulation:
     return IntPopulation("input", shape, "input", 1, np.zeros(shape, np.int32), 0, 0, "zero", 0, 0, False, 1)
-
-
-def _changed(p: IntPopulation, **changes: Any) -> IntPopulation:
-    return IntPopulation(**({key: getattr(p, key) for key in p.__dataclass_fields__} | changes))
 
 
 def _image(shape: Shape) -> Image | None:

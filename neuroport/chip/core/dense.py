@@ -83,15 +83,19 @@ def _operator(j: IntProjection, sign: int, n_in: int) -> Dense | Conv2d | ConvTr
 def exact_products() -> Iterator[None]:
     """Torch without what rounds to fewer bits, and on one thread: the core's own threads share the samples.
 
-    The settings are the process's; they come back when the last one inside leaves.
+    The settings are the process's; they come back when the last one inside leaves, the number of threads, which is each
+    thread's own, when this one does.
     """
+    n_threads = torch.get_num_threads()
     with _SETTINGS:
         if not _N_INSIDE[0]:
             _OUTER.enter_context(_exact_settings())
         _N_INSIDE[0] += 1
     try:
+        torch.set_num_threads(1)
         yield
     finally:
+        torch.set_num_threads(n_threads)
         with _SETTINGS:
             _N_INSIDE[0] -= 1
             if not _N_INSIDE[0]:
@@ -100,19 +104,30 @@ def exact_products() -> Iterator[None]:
 
 @contextmanager
 def _exact_settings() -> Iterator[None]:
-    n_threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
-    tf32 = torch.backends.cuda.matmul.allow_tf32
+    """Full float32 in products and convolutions, by the settings this torch has: older ones know one for all."""
+    backends = (
+        torch.backends.cuda.matmul,
+        *(getattr(torch.backends.mkldnn, name, None) for name in ("matmul", "conv")),
+    )
+    found = [b for b in backends if b is not None and hasattr(b, "fp32_precision")]
+    held = [b.fp32_precision for b in found]
+    precision = "" if found else torch.get_float32_matmul_precision()
+    cudnn = torch.backends.cudnn.enabled
     try:
-        torch.set_num_threads(1)
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cuda.matmul.allow_tf32 = False
+        for b in found:
+            b.fp32_precision = "ieee"
+        if not found:
+            torch.set_float32_matmul_precision("highest")
         # without cuDNN a convolution on a GPU is a product of matrices: no TF32, no Winograd transform
-        with torch.backends.cudnn.flags(enabled=False, allow_tf32=False), torch.backends.nnpack.flags(enabled=False):
+        torch.backends.cudnn.enabled = False
+        with torch.backends.nnpack.flags(enabled=False):
             yield
     finally:
-        torch.set_num_threads(n_threads)
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.enabled = cudnn
+        for b, before in zip(found, held, strict=True):
+            b.fp32_precision = before
+        if not found:
+            torch.set_float32_matmul_precision(precision)
 
 
 @cache

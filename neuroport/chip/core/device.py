@@ -107,7 +107,7 @@ class DeviceShard:
         v = torch.full(shape, p.v_init_int, dtype=torch.int64, device=self.device)
         u = torch.zeros_like(v)
         spikes = torch.zeros((shape[0], n_steps, shape[1]), dtype=torch.uint8, device=self.device)
-        watch = torch.from_numpy(self.results.watch.get(p.name, np.zeros(0, np.int64))).to(self.device)
+        watch = torch.from_numpy(self.results.watched(p.name, self.samples)).to(self.device)
         potentials = torch.zeros((shape[0], n_steps, len(watch)), dtype=torch.int64, device=self.device)
         over = torch.zeros(2, dtype=torch.int64, device=self.device)
         for t in range(n_steps):

@@ -11,20 +11,17 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from neuroport.chip.core.work import MERGED, POINTS, Events, Neurons, Run, Signed, Spikes, Stamps
+from neuroport.compiled import compiled
 
 # Explicit vectors: left to itself the compiler checks for overlapping arrays in every short loop and widens to 64 bits.
 _LANES = 16
 _ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-
-
-def _compiled(function: Any) -> Any:
-    return njit(nogil=True, cache=True, boundscheck=False)(function)
 
 
 def _written_out(function: Any) -> Any:
@@ -157,7 +154,7 @@ def n_bits(typing: Any, word: Any) -> Any:
     return types.int64(types.uint64), codegen
 
 
-@_compiled
+@compiled
 def _add_dense(
     events: Events, first: int, end: int, key: np.uint64, s: Stamps, n: int, total: Signed, lead: int
 ) -> None:
@@ -181,14 +178,14 @@ def _add_dense(
             _add_vector(total, lead + i, s.weight, i, (a,), _BY_64)
 
 
-@_compiled
+@compiled
 def _add_points(events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed) -> None:
     for e in range(np.uint64(first), np.uint64(end)):
         k = events[e] + key
         total[s.place[k]] += s.weight[s.weight_at[k]]
 
 
-@_compiled
+@compiled
 def _add_scalars(events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed) -> None:
     for e in range(np.uint64(first), np.uint64(end)):
         k = events[e] + key
@@ -198,7 +195,7 @@ def _add_scalars(events: Events, first: int, end: int, key: np.uint64, s: Stamps
             a += _ONE
 
 
-@_compiled
+@compiled
 def _add_vectors(
     events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed, by: tuple[int, ...]
 ) -> None:
@@ -211,7 +208,7 @@ def _add_vectors(
             a += n
 
 
-@_compiled
+@compiled
 def _add_merged(
     events: Events, first: int, end: int, key: np.uint64, s: Stamps, total: Signed, by: tuple[int, ...]
 ) -> None:
@@ -247,7 +244,7 @@ def _add_merged(
             e += _ONE
 
 
-@_compiled
+@compiled
 def _add_step(row: int, spikes: Spikes, s: Stamps, given: Signed, lead: int, total: Signed) -> None:
     """Everything that arrives in one step."""
     for j in range(spikes.start.shape[0]):
@@ -275,13 +272,13 @@ def _add_step(row: int, spikes: Spikes, s: Stamps, given: Signed, lead: int, tot
             total[lead + k] += given[row, k]
 
 
-@_compiled
+@compiled
 def _record(row: int, v: Signed, run: Run) -> None:
     for j in range(run.watch.shape[0]):
         run.potentials[row, j] = v[run.watch[j]]
 
 
-@_compiled
+@compiled
 def run_narrow(
     spikes: Spikes, s: Stamps, given: Signed, total: Signed, p: Neurons, bias: NDArray[np.int32], run: Run
 ) -> None:
@@ -319,7 +316,7 @@ def run_narrow(
             run.last[sample] = v
 
 
-@_compiled
+@compiled
 def run_wide(
     spikes: Spikes, s: Stamps, given: Signed, total: Signed, p: Neurons, bias: NDArray[np.int64], run: Run
 ) -> None:
@@ -351,7 +348,7 @@ def run_wide(
             run.last[sample] = state[0]
 
 
-@_compiled
+@compiled
 def _limited(x: np.int64, half: int, wraps: bool) -> np.int64:
     """What a register that holds 2^(bits - 1) = half keeps of x; the rule of chip/oracle.py `limit`."""
     if wraps:
@@ -363,13 +360,13 @@ def _limited(x: np.int64, half: int, wraps: bool) -> np.int64:
     return np.int64(1 - half) if x <= -half else np.int64(x)
 
 
-@_compiled
+@compiled
 def _left(x: np.int64, keep: int, bits: int) -> np.int64:
     """What a step leaves of x, rounded towards 0."""
     return np.int64((x * keep) >> bits if x >= 0 else -((-x * keep) >> bits))
 
 
-@_compiled
+@compiled
 def _update_one(
     total: Signed, state: NDArray[np.int64], k: int, bias: NDArray[np.int64], p: Neurons, lost: NDArray[np.int64]
 ) -> bool:

@@ -77,9 +77,14 @@ def _checked(record: Record, network: IntNetwork) -> Record:
         n = network.by_name[name].n_neurons
         if network.by_name[name].role == "input":
             raise UsageError(f"'{name}' is a spike source and has no potentials; record its spikes")
-        if neurons is not None and not all(0 <= k < n for k in neurons):
+        if neurons is not None and not all(_is_index(k, n) for k in neurons):
             raise UsageError(f"potentials of neurons {list(neurons)} asked for; '{name}' has neurons 0 to {n - 1}")
     return record
+
+
+def _is_index(k: object, n: int) -> bool:
+    """Whether k is a whole number from 0 to n - 1."""
+    return isinstance(k, int | np.integer) and not isinstance(k, bool) and 0 <= int(k) < n
 
 
 def check_memory(record: Record, network: IntNetwork, n_samples: int, n_steps: int, limit_mb: int) -> None:
@@ -170,7 +175,7 @@ def positions(samples: Iterable[int] | None, n_samples: int) -> NDArray[np.int64
         return np.arange(n_samples, dtype=np.int64)
     found = np.full(n_samples, -1, np.int64)
     for k, sample in enumerate(samples):
-        if not 0 <= sample < n_samples:
+        if not _is_index(sample, n_samples):
             raise UsageError(f"sample {sample} is to be recorded, there are samples 0 to {n_samples - 1}")
         if found[sample] >= 0:
             raise UsageError(f"sample {sample} is to be recorded twice; name each sample once")

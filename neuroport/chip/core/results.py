@@ -28,6 +28,9 @@ class Tally:
     widths: dict[str, int] = field(default_factory=dict)
 
 
+_NONE = np.zeros(0, np.int64)
+
+
 class Results:
     """Sums over all samples, and for each sample what is read or recorded; several threads write to it."""
 
@@ -74,8 +77,8 @@ class Results:
 
     def keep_potentials(self, name: str, samples: slice, potentials: NDArray[np.int64]) -> None:
         """Keep potentials [samples * T, watched] where they are asked for."""
-        if name in self.potentials:
-            kept, at = self.kept(samples)
+        kept, at = self.kept(samples)
+        if name in self.potentials and len(kept):
             self.potentials[name][at] = potentials.reshape(len(self.position[samples]), self.n_steps, -1)[kept]
 
     def kept(self, samples: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -83,6 +86,11 @@ class Results:
         at = self.position[samples]
         kept = np.flatnonzero(at >= 0)
         return kept, at[kept]
+
+    def watched(self, name: str, samples: slice) -> NDArray[np.int64]:
+        """Neurons whose potentials are recorded in these samples."""
+        found = self.watch.get(name)
+        return _NONE if found is None or not len(self.kept(samples)[0]) else found
 
     def add(self, tally: Tally) -> None:
         """Add what a shard counted."""

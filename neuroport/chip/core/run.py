@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 
@@ -59,6 +60,8 @@ def run_core(
         check_inputs(network, inputs)
     elif inputs.n_steps < 1:
         raise DataError(f"inputs of {inputs.n_steps} steps cannot be run; give at least one step")
+    if synapses not in get_args(Synapses):
+        raise UsageError(f"synapses '{synapses}' is unknown; use 'auto', 'event' or 'dense'")
     if n_threads is not None and n_threads < 1:
         raise UsageError(f"n_threads is {n_threads}; at least one is needed")
     kept = record_of(record, network)
@@ -126,7 +129,7 @@ def _execute(
         except BaseException:
             stop[0] = 1
             raise
-        finally:  # an interrupt waits for a step, not for a sample
+        finally:  # an interrupt waits for a step (on a device: for a population), not for a sample
             executor.shutdown(wait=True, cancel_futures=True)
 
 

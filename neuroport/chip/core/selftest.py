@@ -117,6 +117,7 @@ def check_kernels(types: Types, run: Callable[[IntNetwork, IntInputs], Trace]) -
         if not same:
             raise SelfTestError(
                 f"the core's compiled code differs from its reference in population '{p.name}' of the self-test "
-                f"(weights {types[0]}, sums {types[1]}, potentials in {32 if types[2] else 64} bits); report this "
-                f"with the processor's name and numba's version; after that, reinstall numba"
+                f"(weights {types[0]}, sums {types[1]}, potentials in {32 if types[2] else 64} bits); delete the "
+                f"folders 'compiled-*' in neuroport's cache directory and run again; if it stays, report it with the "
+                f"processor's name and numba's version"
             )

@@ -121,7 +121,7 @@ class Shard:
         bias, is_narrow = layer.biases(self.inputs)
         stamps = layer.synapses.stamps
         self.job.check((stamps.weight.dtype.name, np.dtype(layer.total_dtype).name, is_narrow))
-        watch = layer.storage.place[self.results.watch.get(p.name, _NOTHING)]
+        watch = layer.storage.place[self.results.watched(p.name, self.samples)]
         is_read = self.results.reads.get(p.name) == "membrane"
         run = Run(
             words=words,

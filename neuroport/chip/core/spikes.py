@@ -5,24 +5,18 @@ The words of a row (one step of one sample) follow the storage order of the popu
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from neuroport.chip.core.kernels import lowest_bit, n_bits, word_of
 from neuroport.chip.core.work import Events, Words
+from neuroport.compiled import compiled
 
 Counts = NDArray[np.int32]
 _ONE, _FOUR = np.uint64(1), np.uint64(4)
 
 
-def _compiled(function: Any) -> Any:
-    return njit(nogil=True, cache=True, boundscheck=False)(function)
-
-
-@_compiled
+@compiled
 def pack(raster: NDArray[np.uint8], words: Words) -> None:
     """words [rows, n / 64] of raster [rows, N] in C order."""
     flat, n = raster.reshape(-1), raster.shape[1]
@@ -36,7 +30,7 @@ def pack(raster: NDArray[np.uint8], words: Words) -> None:
             words[row, n // 64] = word
 
 
-@_compiled
+@compiled
 def unpack(words: Words, place: NDArray[np.int64], raster: NDArray[np.uint8]) -> None:
     """The other way round."""
     for row in range(raster.shape[0]):
@@ -45,7 +39,7 @@ def unpack(words: Words, place: NDArray[np.int64], raster: NDArray[np.uint8]) ->
             raster[row, n] = words[row, k >> 6] >> np.uint64(k & 63) & np.uint64(1)
 
 
-@_compiled
+@compiled
 def spread(words: Words, places: NDArray[np.int8]) -> None:
     """places [rows, n], 0 or 1, of words [rows, n / 64]."""
     for row in range(words.shape[0]):
@@ -55,7 +49,7 @@ def spread(words: Words, places: NDArray[np.int8]) -> None:
                 places[row, 64 * q + k] = np.int8(word >> np.uint64(k) & _ONE)
 
 
-@_compiled
+@compiled
 def count_rows(words: Words, start: NDArray[np.int64]) -> None:
     """start [rows + 1]: spikes before each row."""
     start[0] = 0
@@ -66,7 +60,7 @@ def count_rows(words: Words, start: NDArray[np.int64]) -> None:
         start[row + 1] = start[row] + found
 
 
-@_compiled
+@compiled
 def list_events(words: Words, events: Events) -> None:
     """The places of all spikes, row by row; `events` has room for eight more.
 
@@ -92,7 +86,7 @@ def list_events(words: Words, events: Events) -> None:
             e = end
 
 
-@_compiled
+@compiled
 def add_up(events: Events, start: NDArray[np.int64], n_steps: int, totals: NDArray[np.int64], counts: Counts) -> None:
     """Add events to totals [n], and to counts [samples, n] unless that is [0, 0]."""
     for e in range(events.shape[0]):
@@ -104,7 +98,7 @@ def add_up(events: Events, start: NDArray[np.int64], n_steps: int, totals: NDArr
                 of_sample[events[e]] += 1
 
 
-@_compiled
+@compiled
 def pass_gate(
     words: Words,
     place: NDArray[np.int64],

@@ -27,7 +27,7 @@ _SLACK = 64  # weights behind the last one that a vector may read
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Stamps of one projection: the fields of kernels.Stamps, `at` kind by kind, and its unit.
+    """Stamps of one projection: the fields of work.Stamps, `at` kind by kind, and its unit.
 
     start, width: where the sums of a dense one begin, and how many they are.
     """
@@ -60,7 +60,7 @@ class Parts:
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """The stamps of all projections into a population; the rest are fields of kernels.Spikes."""
+    """The stamps of all projections into a population; the rest are fields of work.Spikes."""
 
     stamps: Stamps
     key: NDArray[np.uint64]

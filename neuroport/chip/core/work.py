@@ -32,7 +32,7 @@ MERGED, POINTS, DENSE = 1000, -1, 0
 
 
 class Stamps(NamedTuple):
-    """The synapses of a population: what each presynaptic neuron k adds, and where (chip/stamps.py).
+    """The synapses of a population: what each presynaptic neuron k adds, and where (stamps.py).
 
     A neuron of kind c adds `unit` weights, from weight_at[k] on, at place[k] + at[r] for each r from first[c] to
     first[c + 1], one after the other. POINTS: one weight at place[k]; DENSE: weight_at alone is read. All unsigned: a
