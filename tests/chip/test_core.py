@@ -88,15 +88,16 @@ def lost_of(network, inputs, trace):
 SYNAPSES = st.sampled_from(["event", "dense", "auto"])
 
 
-def assert_core_is_oracle(network, inputs, synapses="event"):
+def assert_core_is_oracle(network, inputs, synapses="event", device="cpu"):
     """Every spike, every potential, and everything the core derives from them; returns the oracle's trace."""
     oracle = run_oracle(network, inputs)
-    run = run_core(network, inputs, record="all", n_threads=1, synapses=synapses)
+    run = run_core(network, inputs, record="all", n_threads=1, synapses=synapses, device=device)
     assert run.trace.spikes.keys() == oracle.spikes.keys()
     assert run.trace.potentials.keys() == oracle.potentials.keys()
     for name, spikes in oracle.spikes.items():
         np.testing.assert_array_equal(run.trace.spikes[name], spikes, err_msg=name)
         np.testing.assert_array_equal(run.counts[name], spikes.sum(1, dtype=np.int64), err_msg=name)
+        np.testing.assert_array_equal(run.totals[name], spikes.sum((0, 1), dtype=np.int64), err_msg=name)
     for name, v in oracle.potentials.items():
         assert run.trace.potentials[name].dtype == np.int64
         np.testing.assert_array_equal(run.trace.potentials[name], v, err_msg=name)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from neuroport.chip.core.kernels import lowest_bit, n_bits, word_of
 from neuroport.chip.core.work import Events, Words
 from neuroport.compiled import compiled
+from neuroport.snn.gate import MAX_SHIFT, ONE_SPIKE_BITS
 
 Counts = NDArray[np.int32]
 _ONE, _FOUR = np.uint64(1), np.uint64(4)
@@ -119,12 +120,12 @@ def pass_gate(
         if t == 0:
             estimate[:] = 0
         shift = 0
-        while shift < 6 and t >> shift:
+        while shift < MAX_SHIFT and t >> shift:
             shift += 1
         for k in range(place.shape[0]):
             p = place[k]
             spikes[k] = np.int32(words[row, p >> 6] >> np.uint64(p & 63) & np.uint64(1))
-            estimate[k] += ((spikes[k] << 20) - estimate[k]) >> shift
+            estimate[k] += ((spikes[k] << ONE_SPIKE_BITS) - estimate[k]) >> shift
         for n in range(index.shape[0]):
             best = -1
             chosen = -1
