@@ -150,7 +150,10 @@ class Untouched:
         (Record(samples=[-1]), r"sample -1 is to be recorded"),
         (Record(samples=[4, 7, 4]), r"sample 4 is to be recorded twice"),
         ("counts", r"the record of 1000000 samples and 1000 steps needs 1019 MB, 1000 MB are allowed; record fewer"),
-        ("spikes", r"record fewer populations or samples, or allow more \(memory_mb\)"),
+        (
+            "spikes",
+            r"record fewer populations or samples \(`neuroport deploy`: --samples\), or allow more \(memory_mb\)",
+        ),
     ],
 )
 def test_records_that_cannot_be_are_refused_before_anything_runs(case, record, message):

@@ -102,7 +102,7 @@ def check_memory(record: Record, network: IntNetwork, n_samples: int, n_steps: i
     if needed > limit_mb << 20:
         raise UsageError(
             f"the record of {n_samples} samples and {n_steps} steps needs {-(-needed >> 20)} MB, {limit_mb} MB are "
-            f"allowed; record fewer populations or samples, or allow more (memory_mb)"
+            f"allowed; record fewer populations or samples (`neuroport deploy`: --samples), or allow more (memory_mb)"
         )
 
 
