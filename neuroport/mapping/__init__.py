@@ -1,0 +1,1 @@
+"""Layers onto cores, chips and boards, and what that costs."""
