@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from types import MappingProxyType
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuroport.chip.core.dense import exact_products, is_exact_in_floats
 from neuroport.chip.core.device import DeviceShard
@@ -36,6 +38,7 @@ def run_core(
     memory_mb: int = 2048,
     synapses: Synapses = "auto",
     device: str = "cpu",
+    forced: Mapping[str, NDArray[np.uint8]] | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> CoreRun:
     """Run every sample for inputs.n_steps.
@@ -49,11 +52,13 @@ def run_core(
             'auto' chooses for each population by how many spikes arrive. The results are the same.
         device: 'cpu' is the compiled core; other names are torch's ('cuda', 'cuda:1', and 'cpu:0' for torch on the
             processor): sums by matrix products there. The results are the same.
+        forced: spikes [S, T, *shape] that populations hand on instead of computing their own.
         on_progress: told the number of samples finished since it was told last.
 
     Raises:
         DataError: the inputs are not those of this network.
-        UsageError: the record names what there is not, or takes too much memory; or there is no such device.
+        UsageError: the record names what there is not, or takes too much memory; or there is no such device; or spikes
+            are forced on what cannot fire them.
         SelfTestError: this machine does not give the reference's spikes, or the device no exact integers.
     """
     if isinstance(inputs, IntInputs):
@@ -68,8 +73,9 @@ def run_core(
     check_memory(kept, network, inputs.n_samples, inputs.n_steps, memory_mb)
     if device != "cpu":
         _check_device(device)
+    _check_forced(forced or {}, network, kept, (inputs.n_samples, inputs.n_steps))
     results = Results(network, kept, inputs.n_samples, inputs.n_steps)
-    _execute(results, inputs, synapses, device, n_threads, on_progress=on_progress)
+    _execute(results, inputs, synapses, device, n_threads, forced=forced or {}, on_progress=on_progress)
     return results.run()
 
 
@@ -81,6 +87,7 @@ def _execute(
     n_threads: int | None,
     *,
     is_tested: bool = True,
+    forced: Mapping[str, NDArray[np.uint8]] = MappingProxyType({}),
     on_progress: Callable[[int], None] | None = None,
 ) -> None:
     """Run all samples, a few at a time; results are written where they belong."""
@@ -105,7 +112,11 @@ def _execute(
             for layer in results.layout.layers:
                 if stop[0]:
                     return 0
-                shard.run(layer)
+                given = forced.get(layer.population.name)
+                if given is None:
+                    shard.run(layer)
+                else:
+                    shard.start(layer.population, given[samples])
             results.add(shard.tally)
         except BaseException:
             stop[0] = 1  # the others need not finish
@@ -131,6 +142,25 @@ def _execute(
             raise
         finally:  # an interrupt waits for a step (on a device: for a population), not for a sample
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _check_forced(
+    forced: Mapping[str, NDArray[np.uint8]], network: IntNetwork, record: Record, lead: tuple[int, int]
+) -> None:
+    """Refuse spikes for what is no population of neurons that fire, or whose potentials are asked for."""
+    silent = {head.population for head in network.heads if head.read == "membrane"} | set(record.potentials)
+    for name, spikes in forced.items():
+        p = network.by_name.get(name)
+        if p is None or p.role == "input" or name in silent:
+            raise UsageError(
+                f"spikes cannot be forced on '{name}': it is no population of neurons, or its potentials are read; "
+                f"force those of {', '.join(q.name for q in network.populations if q.name not in silent)}"
+            )
+        if spikes.shape != (*lead, *p.shape) or spikes.dtype != np.uint8 or spikes.max(initial=0) > 1:
+            raise UsageError(
+                f"spikes forced on '{name}' have shape {list(spikes.shape)} and type {spikes.dtype}; needed are 0 and "
+                f"1 in uint8 [{', '.join(map(str, (*lead, *p.shape)))}]"
+            )
 
 
 def _check_device(device: str) -> None:
