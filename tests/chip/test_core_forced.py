@@ -26,7 +26,7 @@ def names_forceable(network: IntNetwork) -> list[str]:
     return [p.name for p in network.populations if p.role == "hidden" and p.name not in read]
 
 
-@cases(60)
+@cases(150)
 @given(networks([target(name).arithmetic for name in TARGETS]), st.data(), st.sampled_from(["cpu", "cpu:0"]))
 def test_its_own_spikes_forced_change_nothing(case: tuple[IntNetwork, IntInputs], data: st.DataObject, on: str) -> None:
     network, inputs = case

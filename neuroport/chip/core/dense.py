@@ -48,7 +48,7 @@ class Products:
         self.dtype = torch.float32 if bound < _EXACT_FLOAT32 else torch.float64
         self.functions: list[list[tuple[str, Linear]]] = []
         for sign in (1, -1) if is_split else (0,):
-            operators = [(j.pre, _operator(j, sign, sizes[j.pre])) for j in incoming]
+            operators = [(j.pre, operator_of(j, sizes[j.pre], sign)) for j in incoming]
             self.functions.append([(pre, prepared(op, self.dtype, device)) for pre, op in operators])
 
     def sums(self, spikes: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
@@ -60,8 +60,8 @@ class Products:
         return found
 
 
-def _operator(j: IntProjection, sign: int, n_in: int) -> Dense | Conv2d | ConvTranspose2d | Sparse:
-    """Weights in floats, which hold every int32; of one sign their magnitudes, where a sign is given."""
+def operator_of(j: IntProjection, n_in: int, sign: int = 0) -> Dense | Conv2d | ConvTranspose2d | Sparse:
+    """The synapses with weights in floats, which hold every int32; of one sign their magnitudes, where it is given."""
     if isinstance(j.synapse, IntWindow):
         raise TypeError(f"gate '{j.post}' adds no weights")
     weight = np.ldexp(j.synapse.mantissa.astype(np.float64), j.exponent)

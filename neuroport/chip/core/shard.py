@@ -72,9 +72,14 @@ class Shard:
         self.events: dict[str, tuple[Events, NDArray[np.int64]]] = {}
 
     def start(self, source: IntPopulation, spikes: NDArray[np.uint8]) -> None:
-        """Hand on the spikes [samples, T, *shape] of the spike source."""
-        words = self._take_words(source.name)
-        bits.pack(np.ascontiguousarray(spikes.reshape(self.n_rows, -1), np.uint8), words)
+        """Hand on spikes [samples, T, *shape] of a spike source, or of a population whose spikes are given."""
+        words, storage = self._take_words(source.name), self.storages[source.name]
+        raster = spikes.reshape(self.n_rows, -1)
+        if storage.image is not None:  # not in C order
+            places = np.zeros((self.n_rows, storage.size), np.uint8)
+            places[:, storage.place] = raster
+            raster = places
+        bits.pack(np.ascontiguousarray(raster, np.uint8), words)
         self._emit(source, words)
 
     def run(self, layer: Layer) -> None:
