@@ -30,6 +30,7 @@ GROUND = {
     "interpreters": frozenset({"errors"}),
     "toolchains": frozenset({"errors", "interpreters"}),
     "bundle": frozenset({"errors"}),
+    "records": frozenset({"errors"}),
     "compiled": frozenset({"errors", "toolchains"}),
 }
 # A room may import the ground floor, itself and the rooms to its left.
