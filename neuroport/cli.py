@@ -141,6 +141,12 @@ def deploy(
     workers: Annotated[
         int | None, typer.Option(help="Simulator processes that share the samples; by processors if left out.", min=1)
     ] = None,
+    blame: Annotated[
+        bool | None,
+        typer.Option(
+            "--blame/--no-blame", help="Measure what each layer costs; if the core lost accuracy, if left out."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Bundle directory; neuroport-out/MODEL-TARGET if left out.")] = None,
     seed: _Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json to standard output.")] = False,
@@ -167,6 +173,7 @@ def deploy(
             samples=samples,
             eval_samples=evaluate or None,
             workers=workers,
+            blame=blame,
             out=out,
             seed=seed,
         )

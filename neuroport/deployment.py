@@ -29,11 +29,13 @@ from neuroport.data import Dataset, Part
 from neuroport.errors import ToolchainError, UsageError
 from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
 from neuroport.normalize.convert import convert
+from neuroport.normalize.files import write_normalized
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
 from neuroport.validation.divergence import Comparison, compare
-from neuroport.validation.ladder import Ladder, LayerActivity, Rung
+from neuroport.validation.insight import blame_rows, is_worth_blaming, profile_rows
+from neuroport.validation.ladder import CoreRung, Ladder, Rung
 from neuroport.validation.outputs import Answer, Reading, TestSet
 from neuroport.validation.report import SCHEMA, layer_rows, versions, write_report
 
@@ -67,8 +69,9 @@ class DeployOptions(Source):
     target, recipe: names or YAML files; recipe None is the target's default. via: a format of other tools ('netx') that
     the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
     those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
-    `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. out: bundle
-    directory, None for neuroport-out/<model>-<target>.
+    `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. blame:
+    whether to measure what each layer costs, None for where the core lost accuracy. out: bundle directory, None for
+    neuroport-out/<model>-<target>.
     """
 
     target: str | Path = "loihi-sim"
@@ -79,6 +82,7 @@ class DeployOptions(Source):
     samples: int = 20
     eval_samples: int | None = 1000
     workers: int | None = None
+    blame: bool | None = None
     out: Path | None = None
 
 
@@ -149,8 +153,10 @@ class _Deploy:
             ladder = Ladder(tests.labels, lambda name: self.progress.stage(f"rung {name}: {len(tests)} samples"))
             seed = self.options.seed
             ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
-            activity = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
-            report = self._report(ann, made, activity, tests)
+            core = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
+            report = self._report(ann, made, core, tests)
+            report["insight"] = self._insight(made, ladder, tests)
+            write_normalized(stage / "float.h5", made.normalized)
             report["versions"].update(backend_versions)
             failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
@@ -159,6 +165,24 @@ class _Deploy:
         if isinstance(failure, ToolchainError):
             raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
         return Deployment(out, tuple(ladder.rungs), failure, report)
+
+    def _insight(self, made: Recalibrated, ladder: Ladder, tests: TestSet) -> dict[str, Any]:
+        """Profiles of the layers, and if it is wanted or worth it, what each costs."""
+        normalized, network = made.normalized, made.quantized.network
+        self.progress.stage(f"activations and rates of {len(network.populations)} populations")
+        rows = profile_rows(normalized, network, tests, self.n_steps)
+        if self.options.blame or (self.options.blame is None and is_worth_blaming(ladder)):
+            self.progress.stage(f"what each layer costs: {len(tests)} samples")
+            rows["blame"] = blame_rows(
+                normalized,
+                network,
+                tests,
+                ladder.reference,
+                self.n_steps,
+                seed=self.options.seed,
+                on_progress=self.progress.samples,
+            )
+        return rows
 
     def _samples(self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
         """n samples of a part, all if None."""
@@ -231,11 +255,11 @@ class _Deploy:
         self,
         ann: LoadedAnn,
         made: Recalibrated,
-        activity: Mapping[str, LayerActivity],
+        core: CoreRung,
         tests: TestSet,
     ) -> dict[str, Any]:
         normalized, network = made.normalized, made.quantized.network
-        rows = layer_rows(network, {q.name: q for q in made.quantized.layers}, activity)
+        rows = layer_rows(network, {q.name: q for q in made.quantized.layers}, core.activity)
         silent = {name: n for name, n in normalized.n_silent_channels.items() if n}
         return {
             "schema": SCHEMA,
@@ -258,6 +282,7 @@ class _Deploy:
                 "membrane_readouts": [head.population for head in network.heads if head.read == "membrane"],
             },
             "layers": rows,
+            "accuracy_over_time": list(core.over_time),
             "silent_channels": silent,
             "outputs": [],
             "warnings": [

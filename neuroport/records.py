@@ -35,7 +35,7 @@ def write_record(path: Path, record: Any, classes: Iterable[type]) -> None:
         f.attrs["format"] = _FORMAT
         f.create_dataset("record", data=np.frombuffer(text.encode(), np.uint8), compression="gzip")
         for k, array in enumerate(arrays):
-            f.create_dataset(f"arrays/{k}", data=array, compression="gzip" if array.ndim else None)
+            f.create_dataset(f"arrays/{k}", data=array, compression="lzf" if array.ndim else None)
     path.write_bytes(content.getbuffer())
 
 

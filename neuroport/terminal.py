@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,6 +116,7 @@ def show_deployment(result: Deployment) -> None:
     total = report["network"]
     layers.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", "", "", "", style="bold")
     console.print(layers)
+    show_blame(console, report["insight"])
     if total["compartments"] > total["neurons"]:
         text = f"{total['compartments']:,} compartments: a reset by subtraction takes two on {report['target']}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -142,6 +144,24 @@ def _outputs_table(rows: list[dict[str, Any]]) -> Table:
         errors = (f"{100 * error:.2f} %" for error in row["error"].values())
         table.add_row(escape(row["name"]), "x".join(map(str, row["shape"])), *errors)
     return table
+
+
+def show_blame(console: Console, insight: Mapping[str, Any]) -> None:
+    """What each layer costs, where that was measured, and numbers that rounding does not explain."""
+    for name, phrases in insight["faults"].items():
+        text = f"layer '{name}' is not what was rounded: {'; '.join(phrases)}"
+        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+    if (found := insight.get("blame")) is None:
+        return
+    table = Table(Column("computed exactly", overflow="fold"), title=f"what layers cost, {found['samples']} samples")
+    for heading in ("points regained", "rounding", "spiking", "clipping", "smaller error"):
+        table.add_column(heading, justify="right")
+    for row in found["layers"][:5]:
+        causes = [f"{100 * of_one['accuracy']:+.1f}" for of_one in row["causes"].values()]
+        points = f"{100 * row['regained']['accuracy']:+.1f} ± {100 * row['standard_error']:.1f}"
+        table.add_row(escape(row["name"]), points, *causes, f"{row['regained']['error']:+.3f}")
+    console.print(table)
+    console.print(found["verdict"], markup=False, highlight=False, soft_wrap=True)
 
 
 def _layer_cells(row: dict[str, Any], *, fires: bool) -> tuple[str, ...]:

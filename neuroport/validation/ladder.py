@@ -5,7 +5,7 @@ ANN -> folded ANN -> normalized ANN clipped to [0, 1] -> float SNN -> integer co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,27 +16,39 @@ from neuroport.ann.graph import AnnGraph, ReLU
 from neuroport.ann.interpret import run_outputs
 from neuroport.ann.load import LoadedAnn
 from neuroport.chip.core import run_core
+from neuroport.chip.core.record import CoreRun, Record
 from neuroport.chip.inputs import EncodedInputs
-from neuroport.chip.network import IntNetwork
+from neuroport.chip.network import IntHead, IntNetwork
 from neuroport.errors import ConversionError
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.rates import forward_rates
 from neuroport.snn.simulate import simulate
+from neuroport.validation.margins import Margins, margins
 from neuroport.validation.outputs import Answer, Reading, Scores, TestSet
 
 _BATCH = 100
-_CORE_BATCH = 1000  # encoded a few at a time by the core; only the potentials of a spiking softmax are held
+_CORE_BATCH = 1000  # encoded a few at a time by the core
+_HELD = 1 << 26  # potentials of outputs that are held at a time
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung: its accuracy on `samples` test images, and the fraction of them with the class of the rung before."""
+    """One rung: its accuracy on `samples` test images, and the fraction of them with the class of the rung before.
+
+    margins: how sure its answers are, beside the ANN's.
+    """
 
     name: str
     samples: int
     accuracy: float
     agreement: float | None
+    margins: Margins | None = None
+
+    @property
+    def standard_error(self) -> float:
+        """Of the accuracy, from the number of samples."""
+        return float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.samples))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +63,18 @@ class LayerActivity:
     silent_fraction: float
     overflows: int
     floored: int
+
+
+@dataclass(frozen=True, eq=False)
+class CoreRung:
+    """The integer core on all samples.
+
+    activity: by population; over_time: accuracy of the first output's largest number after each step (a spiking
+    softmax draws its answer, and has potentials here).
+    """
+
+    activity: Mapping[str, LayerActivity]
+    over_time: tuple[float, ...]
 
 
 @dataclass(eq=False)
@@ -68,12 +92,22 @@ class Ladder:
     _classes: NDArray[np.int64] | None = None
     _trained: tuple[Scores, ...] = ()
 
+    @property
+    def reference(self) -> Scores:
+        """Class scores [N, n_out] of the ANN, once it was climbed."""
+        return _flat(self._trained[0])
+
     def add(self, name: str, scores: Scores, outputs: Sequence[Scores] = ()) -> Rung:
         """Record a rung from its scores [n, n_out], n at most the number of labels; ties go to the first class."""
         classes = scores.argmax(1)
         n = len(classes)
         agreement = None if self._classes is None else float((classes == self._classes[:n]).mean())
-        rung = Rung(name, n, float((classes == self.labels[:n]).mean()), agreement)
+        is_right = classes == self.labels[:n]
+        sure = None
+        if outputs:
+            trained = (self._trained or outputs)[0]
+            sure = margins(_flat(outputs[0]), _flat(trained)[:n], is_right)
+        rung = Rung(name, n, float(is_right.mean()), agreement, sure)
         self.rungs.append(rung)
         self._classes = classes
         if outputs and self._trained:
@@ -122,29 +156,35 @@ class Ladder:
 
     def climb_core(
         self, normalized: Normalized, network: IntNetwork, tests: TestSet, n_steps: int, seed: int = 0
-    ) -> dict[str, LayerActivity]:
-        """The integer core on all samples; returns what each population did."""
+    ) -> CoreRung:
+        """The integer core on all samples."""
         self.on_rung("integer_core")
         reading = Reading(normalized, n_steps, seed)
-        is_sampled = any(head.is_sampled for head in reading.heads)
+        first = network.heads[0]
+        membranes = [head.population for head in network.heads if head.read == "membrane"]
+        record = Record(spikes=[first.population] if first.read == "count" else [], potentials=dict.fromkeys(membranes))
         total: dict[str, NDArray[np.int64]] = {}
         lost: dict[str, tuple[int, int]] = {}
+        n_right = np.zeros(n_steps, np.int64)
 
         def run(k: slice) -> Answer:
             inputs = EncodedInputs(normalized.network, network, tests.samples(k), n_steps)
-            result = run_core(network, inputs, record="readout" if is_sampled else "none")
+            result = run_core(network, inputs, record=record)
+            n_right[:] += (_classes_over_time(result, first) == tests.labels[k, None]).sum(0)
             for name, spikes in result.totals.items():
                 total[name] = total.get(name, np.zeros_like(spikes)) + spikes
                 over, floor = lost.get(name, (0, 0))
                 lost[name] = (over + result.overflows[name], floor + result.floored[name])
             return reading.integers(network, result.readouts, result.trace.potentials, k.start)
 
-        self._climb("integer_core", len(tests), run, _CORE_BATCH)
+        held = n_steps * sum(network.by_name[name].n_neurons for name in {first.population, *membranes})
+        self._climb("integer_core", len(tests), run, max(1, min(_CORE_BATCH, _HELD // held)))
         scale = len(tests) * n_steps
-        return {
+        activity = {
             name: LayerActivity(float(spikes.mean() / scale), float((spikes == 0).mean()), *lost[name])
             for name, spikes in total.items()
         }
+        return CoreRung(activity, tuple((n_right / len(tests)).tolist()))
 
     def _climb(self, name: str, n: int, run: Callable[[slice], Answer], size: int = _BATCH) -> None:
         answers = [run(k) for k in _batches(n, size)]
@@ -179,6 +219,16 @@ def _head_rates(network: SpikingNetwork, images: NDArray[np.float32], *, clip: b
 def _relative_error(found: Scores, trained: Scores) -> float:
     size = float(np.sqrt(np.square(trained).mean()))
     return float(np.sqrt(np.square(found.reshape(trained.shape) - trained).mean())) / max(size, 1e-12)
+
+
+def _classes_over_time(run: CoreRun, head: IntHead) -> NDArray[np.int64]:
+    """[N, T]: the class with the largest number after each step."""
+    if head.read == "membrane":
+        values = run.potentials[head.population]
+    else:
+        values = run.rasters[head.population].unpack().cumsum(1, dtype=np.int64)
+    classes: NDArray[np.int64] = values.reshape(*values.shape[:2], -1).argmax(2)
+    return classes
 
 
 def _flat(output: Scores) -> Scores:

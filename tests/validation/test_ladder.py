@@ -86,13 +86,20 @@ def test_every_rung_of_a_network_with_known_answers(halves, name, coding):
     ladder = Ladder(labels, told.append)
     tests = TestSet(images, labels)
     ladder.climb_float(ann, folded, normalized, tests, 32)
-    activity = ladder.climb_core(normalized, network, tests, 32)
+    core = ladder.climb_core(normalized, network, tests, 32)
     assert [rung.name for rung in ladder.rungs] == ["ann", "folded", "normalized", "float_snn", "integer_core"]
     assert told == [rung.name for rung in ladder.rungs]
     assert [rung.samples for rung in ladder.rungs] == [120] * 5
     assert [rung.accuracy for rung in ladder.rungs] == [0.9] * 5
     assert [rung.agreement for rung in ladder.rungs] == [None, 1.0, 1.0, 1.0, 1.0]
-    hidden = activity["hidden"]
+    assert len(core.over_time) == 32
+    assert core.over_time[-1] == 0.9
+    sure = [rung.margins for rung in ladder.rungs]
+    assert [m.relative for m in sure[:2]] == pytest.approx([1, 1], abs=1e-5)
+    assert all(0 < m.relative <= 1.1 and m.correlation > 0.5 for m in sure)
+    # the wrongly labelled tenth lies anywhere among the margins
+    assert all(sum(m.accuracies) == pytest.approx(4 * 0.9) for m in sure)
+    hidden = core.activity["hidden"]
     assert hidden.silent_fraction == 0
     # one of two neurons fires, driven by 0.4 to 1 of its threshold: at least at every third of the 32 steps
     assert 10 / 32 / 2 <= hidden.mean_rate <= 1 / 2
@@ -105,7 +112,8 @@ def test_activity_counts_silent_neurons_and_spikes_per_step(halves):
     recipe = load_recipe("max-norm")
     normalized = convert(ann.graph, images, recipe)
     network = quantize(normalized.network, target("cpu"), 10, images=images).network
-    activity = Ladder(np.zeros(50, np.int64)).climb_core(normalized, network, TestSet(left, np.zeros(50, np.int64)), 10)
+    tests = TestSet(left, np.zeros(50, np.int64))
+    activity = Ladder(np.zeros(50, np.int64)).climb_core(normalized, network, tests, 10).activity
     assert activity["hidden"].silent_fraction == 0.5  # the neuron of the right side never fires
     assert activity["readout"].mean_rate == 0  # accumulates
     assert activity["readout"].silent_fraction == 1
