@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 import yaml
 from numpy.typing import NDArray
 
@@ -34,6 +36,7 @@ from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
 from neuroport.validation.divergence import Comparison, compare
+from neuroport.validation.html.page import write_page
 from neuroport.validation.insight import blame_rows, is_worth_blaming, profile_rows
 from neuroport.validation.ladder import CoreRung, Ladder, Rung
 from neuroport.validation.outputs import Answer, Reading, TestSet
@@ -162,6 +165,7 @@ class _Deploy:
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
             report["outputs"] = output_rows(ann, normalized, ladder)
             write_report(stage / "report.json", report)
+            write_page(stage, report, job.network, tests.images, tests.labels)
         if isinstance(failure, ToolchainError):
             raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
         return Deployment(out, tuple(ladder.rungs), failure, report)
@@ -271,6 +275,7 @@ class _Deploy:
             "steps": self.n_steps,
             "seed": self.options.seed,
             "model": ann.name,
+            "command": command_of(self.options),
             "rungs": [],
             "backend": {},
             "network": {
@@ -302,6 +307,25 @@ def _backend_name(options: DeployOptions, target: Target) -> str:
         found = f"backend '{options.backend}'" if options.backend else f"target '{target.name}' without Lava"
         raise UsageError(f"--via netx runs on Lava, not with {found}; use a Loihi target and leave --backend out")
     return options.via
+
+
+def command_of(options: DeployOptions) -> str:
+    """The command line of these options; what is left at its default is left out."""
+    parts = ["neuroport", "deploy"]
+    if options.model is not None:
+        is_module = isinstance(options.model, torch.nn.Module)
+        parts.append("MODULE" if is_module else shlex.quote(str(options.model)))
+    for f in fields(options):
+        value = getattr(options, f.name)
+        if f.name == "model" or value == f.default:
+            continue
+        flag = "--" + {"eval_samples": "eval"}.get(f.name, f.name)
+        if isinstance(value, bool):
+            parts.append(flag if value else f"--no-{f.name}")
+            continue
+        text = ",".join(map(str, value)) if isinstance(value, tuple) else "0" if value is None else str(value)
+        parts.append(f"{flag} {shlex.quote(text)}")
+    return " ".join(parts)
 
 
 def default_reason(target: Target) -> str:

@@ -13,6 +13,7 @@ from neuroport.validation.faults import find_faults
 from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import Scores, TestSet
 from neuroport.validation.profile import profiles
+from neuroport.validation.weights import weight_histograms
 
 _WORTH = 0.005  # accuracy lost from which blame is looked for unasked
 
@@ -29,7 +30,8 @@ def profile_rows(normalized: Normalized, network: IntNetwork, tests: TestSet, n_
     rows: dict[str, Any] = {p.name: asdict(p) for p in profiles(normalized, network, tests, n_steps)}
     for row in rows.values():
         del row["name"]
-    return {"layers": rows, "faults": faults}
+    weights = {name: asdict(found) for name, found in weight_histograms(normalized, network).items()}
+    return {"layers": rows, "weights": weights, "faults": faults}
 
 
 def blame_rows(

@@ -12,7 +12,7 @@ from neuroport.chip.inputs import EncodedInputs
 from neuroport.chip.network import IntNetwork
 from neuroport.validation.blame import Blame, LayerBlame, Regained, find_blame
 from neuroport.validation.faults import find_faults
-from tests.validation.planted import N_STEPS, Made, digits, swapped_axes, with_population, with_projection
+from tests.validation.digits_on_chip import N_STEPS, Made, digits, swapped_axes, with_population, with_projection
 
 
 def blame_of(made: Made, network: IntNetwork | None = None) -> Blame:

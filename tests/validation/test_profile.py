@@ -9,7 +9,7 @@ from neuroport.chip.core import run_core
 from neuroport.chip.inputs import EncodedInputs
 from neuroport.snn.rates import forward_rates
 from neuroport.validation.profile import N_BINS, profiles
-from tests.validation.planted import N_STEPS, digits
+from tests.validation.digits_on_chip import N_STEPS, digits
 
 
 def test_profiles_are_those_of_all_samples_together() -> None:

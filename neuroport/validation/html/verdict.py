@@ -1,0 +1,108 @@
+"""What the report says first: did it work, where accuracy went, what it costs, what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+Report = Mapping[str, Any]
+
+_STEPS = {  # what happens between a rung and the one before
+    "folded": "folding batch norm",
+    "normalized": "activations clipped at one spike per step",
+    "float_snn": "spikes instead of activations, in this many steps",
+    "integer_core": "rounding to the chip's integers",
+}
+_CERTAIN = 2.0  # standard errors
+
+
+@dataclass(frozen=True)
+class Say:
+    """One statement: a sign that is read without colour ('ok', 'warn', 'bad'), a headline, and a sentence."""
+
+    sign: str
+    headline: str
+    text: str
+
+
+def statements(report: Report) -> list[Say]:
+    """The statements at the top of the page, in order."""
+    return [*_exactness(report), *_accuracy(report), *_cost(report), *_advice(report)]
+
+
+def _exactness(report: Report) -> Iterator[Say]:
+    backend = report["backend"]
+    if "error" in backend:
+        yield Say("bad", f"{backend['name']} did not finish", f"{backend['error'].splitlines()[0]}; see worker.log")
+    elif backend.get("mismatches"):
+        first = backend["first_mismatch"]
+        found = backend.get("divergence") or {}
+        where = f"first at population '{first['population']}', sample {first['sample']}, step {first['step']}"
+        yield Say(
+            "bad",
+            f"{backend['mismatches']:,} values differ on {backend['name']}",
+            f"The backend and the reference core part {where}. {found.get('verdict', '')}".strip(),
+        )
+    elif "compared_spikes" in backend:
+        yield Say(
+            "ok",
+            "Every spike is equal",
+            f"{backend['compared_spikes']:,} spikes of {backend['samples']} samples in {backend['populations']} "
+            f"populations are the same on {backend['name']} and in the reference core.",
+        )
+
+
+def _accuracy(report: Report) -> Iterator[Say]:
+    rungs = {rung["name"]: rung for rung in report["rungs"]}
+    core = rungs.get("integer_core")
+    if core is None:
+        return
+    first = report["rungs"][0]
+    lost = first["accuracy"] - core["accuracy"]
+    error = (core["accuracy"] * (1 - core["accuracy"]) / core["samples"]) ** 0.5
+    numbers = f"{100 * first['accuracy']:.2f} % before, {100 * core['accuracy']:.2f} % on the chip's integers"
+    text = f"{numbers} ({core['samples']:,} test samples, standard error {100 * error:.2f} points)."
+    named = [(b["name"], a["accuracy"] - b["accuracy"]) for a, b in pairwise(report["rungs"]) if b["name"] in _STEPS]
+    if named and lost > 0:
+        name, most = max(named, key=lambda pair: pair[1])
+        text += f" Most of the difference, {100 * most:.2f} points, comes with {_STEPS[name]}."
+    sign = "ok" if lost <= max(_CERTAIN * error, 0.005) else "warn" if lost < 0.05 else "bad"
+    headline = "No accuracy lost" if lost <= 0 else f"{100 * lost:.2f} points of accuracy lost"
+    yield Say(sign, headline, text)
+
+
+def _cost(report: Report) -> Iterator[Say]:
+    mapping, network = report.get("mapping"), report["network"]
+    size = f"{network['neurons']:,} neurons, {network['synapses']:,} synapses, {report['steps']} steps per sample"
+    if not mapping or mapping.get("cores") is None:
+        yield Say("ok", size, mapping["note"] if mapping else "")
+        return
+    worst = mapping["uses"][0] if mapping["uses"] else None
+    binds = f" The fullest core uses {100 * worst['fraction']:.0f} % of its {worst['resource']}." if worst else ""
+    energy = ""
+    cost = mapping.get("cost")
+    if cost and cost.get("energy_per_inference_J") is not None:
+        energy = f" About {_si(cost['energy_per_inference_J'], 'J')} per inference (coefficients below, with sources)."
+    chips = f"{mapping['cores']:,} core{'s' if mapping['cores'] != 1 else ''} on {mapping['chips']} chip"
+    yield Say("ok", f"{chips}{'s' if mapping['chips'] != 1 else ''}", f"{size}.{binds}{energy}")
+
+
+def _advice(report: Report) -> Iterator[Say]:
+    for name, phrases in report["insight"]["faults"].items():
+        yield Say("bad", f"'{name}' is not what was rounded", "; ".join(phrases) + ".")
+    for text in report["warnings"]:
+        yield Say("warn", "Mind this", text)
+    blame = report["insight"].get("blame")
+    if blame is not None:
+        certain = any(row["is_certain"] for row in blame["layers"])
+        yield Say("warn" if certain else "ok", "What to change", blame["verdict"] + ".")
+
+
+def _si(value: float, unit: str) -> str:
+    """A quantity with a prefix."""
+    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"
