@@ -1,0 +1,186 @@
+"""report.html of a real deployment: one well-formed file, every section visible in a browser, an empty console."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from neuroport.chip.files import read_network
+from neuroport.deployment import DeployOptions, command_of, deploy
+from neuroport.validation.html.images import data_uri, picture, some_neurons
+from neuroport.validation.html.page import render
+from neuroport.validation.html.plots import Bar, Line, bars, lines
+from neuroport.validation.html.verdict import statements
+
+SECTIONS = ["verdict", "ladder", "time", "blame", "layers", "samples", "again"]
+VOID = {"meta", "link", "br", "img", "input", "line", "rect", "path", "polyline"}
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("page") / "digits & <more>"
+    deploy(DeployOptions(backend="cpu", samples=3, steps=8, eval_samples=150, blame=True, out=out))
+    return out
+
+
+@pytest.fixture
+def report(bundle: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((bundle / "report.json").read_text())
+    return found
+
+
+def browser() -> str:
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
+    )
+    if not found and os.environ.get("CI"):
+        pytest.fail("no Chromium: apt-get install chromium")
+    if not found:
+        pytest.skip("no Chromium on PATH: the page is not looked at (apt-get install chromium)")
+    return found
+
+
+class Outline(HTMLParser):
+    """Checks that tags close, and keeps ids, links and images without a description."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.silent = 0
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        a = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in a:
+            self.ids.append(a["id"] or "")
+        self.links += [a[key] or "" for key in ("src", "href") if key in a]
+        described = a.get("alt") or a.get("aria-label") or a.get("aria-labelledby") or a.get("aria-hidden")
+        self.silent += tag in ("img", "svg") and not described
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_it_is_one_well_formed_file(bundle: Path) -> None:
+    text = (bundle / "report.html").read_text(encoding="utf-8")
+    page = Outline()
+    page.feed(text)
+    assert page.open == []
+    assert [name for name in page.ids if name in SECTIONS] == SECTIONS
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert page.silent == 0
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)
+    assert len(text) < 3_000_000
+    assert "nan" not in page.text.lower().split()
+
+
+def test_a_browser_shows_every_section(bundle: Path, tmp_path: Path) -> None:
+    """The page itself has no script; the copy has one that measures it."""
+    measure = """<script>
+        const sections = [...document.querySelectorAll("section")];
+        const sizes = sections.map(s => [s.id, s.getBoundingClientRect().height, s.checkVisibility()]);
+        const broken = [...document.images].filter(i => !i.naturalWidth).length;
+        document.body.dataset.found = JSON.stringify({sizes, broken, wide: document.body.scrollWidth});
+        </script></body>"""
+    page = tmp_path / "page.html"
+    page.write_text((bundle / "report.html").read_text(encoding="utf-8").replace("</body>", measure), encoding="utf-8")
+    command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    shown = subprocess.run(
+        [*command, profile, "--window-size=1200,900", page.as_uri()], capture_output=True, text=True, timeout=120
+    )
+    assert "CONSOLE" not in shown.stderr
+    match = re.search(r'data-found="([^"]*)"', shown.stdout)
+    assert match is not None, shown.stderr[-2000:]
+    found = json.loads(match[1].replace("&quot;", '"'))
+    assert [name for name, _, _ in found["sizes"]] == SECTIONS
+    assert all(height > 40 and is_visible for _, height, is_visible in found["sizes"])
+    assert (found["broken"], found["wide"] <= 1200) == (0, True)
+
+
+def test_what_it_says_first(report: dict[str, Any]) -> None:
+    says = statements(report)
+    assert says[0].sign == "ok"
+    assert says[0].headline == "Every spike is equal"
+    assert f"{report['backend']['compared_spikes']:,} spikes of 3 samples" in says[0].text
+    assert "150 test samples" in says[1].text
+
+
+def test_it_says_what_went_wrong(report: dict[str, Any]) -> None:
+    first = {"population": "conv2", "sample": 1, "step": 4}
+    report["backend"] = {"name": "lava", "mismatches": 7, "first_mismatch": first}
+    report["rungs"][4]["accuracy"] = report["rungs"][3]["accuracy"] - 0.5
+    report["insight"]["faults"] = {"conv2": ["a <b> is wrong"]}
+    report["warnings"] = ["layer 'fc1' never fired"]
+    says = {say.headline: say for say in statements(report)}
+    assert "first at population 'conv2', sample 1, step 4" in says["7 values differ on lava"].text
+    lost = next(say for say in says.values() if "points of accuracy lost" in say.headline)
+    assert lost.sign == "bad"
+    assert "50.00 points, comes with rounding to the chip's integers" in lost.text
+    assert says["'conv2' is not what was rounded"].sign == "bad"
+    assert says["Mind this"].text == "layer 'fc1' never fired"
+    report["backend"] = {"name": "lava", "samples": 3, "error": "it hung\nmore"}
+    assert statements(report)[0].text == "it hung; see worker.log"
+
+
+def test_a_failed_backend_still_has_a_page(bundle: Path, report: dict[str, Any]) -> None:
+    report["backend"] = {"name": "lava", "samples": 3, "error": "it hung <here>"}
+    del report["insight"]["blame"]
+    text = render(report, read_network(bundle / "network.h5"), None)
+    assert "it hung &lt;here&gt;" in text
+    assert "<code>--blame</code> measures it" in text
+    assert 'id="samples"' not in text
+
+
+def test_the_command_gives_the_options_back() -> None:
+    options = DeployOptions(model="my net.pt2", mean=(0.5, 0.25), steps=8, eval_samples=None, blame=False, seed=3)
+    found = command_of(options)
+    assert found == "neuroport deploy 'my net.pt2' --mean 0.5,0.25 --seed 3 --steps 8 --eval 0 --no-blame"
+    assert command_of(DeployOptions()) == "neuroport deploy"
+
+
+def test_pictures_are_png_that_others_read() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 4)).astype(np.uint8)
+    content = base64.b64decode(data_uri(pixels).split(",")[1])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(content))), pixels)
+    assert picture(np.zeros((2, 4, 4), np.float32)) is None
+    assert picture(np.zeros((64,), np.float32)) is None
+    assert picture(np.zeros((1, 4, 4), np.float32)) is not None  # constant: no division by 0
+
+
+def test_neurons_that_fire_are_shown() -> None:
+    spikes = np.zeros((4, 500), np.uint8)
+    assert some_neurons(spikes).shape == (4, 96)
+    spikes[:, 100:300] = 1
+    assert some_neurons(spikes).all()
+    assert some_neurons(spikes[:, :50]).shape == (4, 50)
+
+
+def test_plots_of_constant_and_single_values() -> None:
+    assert "nan" not in lines("t", [1], [Line("a", [0.5])], ("x", "y"))
+    assert "nan" not in bars("t", [Bar("a", 0.0, 0.0, "0")], limits=(0.0, 0.0))
