@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
-from neuroport.backends.base import Backend, FileBackend, Job
+from neuroport.backends.base import Backend, FileBackend, Job, NarrowBackend
 from neuroport.backends.registry import get_backend
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.chip.core import run_core
@@ -120,8 +120,10 @@ class _Deploy:
         self.target: Target = load_target(options.target)
         self.backend: Backend = get_backend(_backend_name(options, self.target))
         default, reason = self.target.default_recipe, default_reason(self.target)
+        if isinstance(self.backend, NarrowBackend):
+            self.target = self.backend.narrowed(self.target)
         if isinstance(self.backend, FileBackend):
-            self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe
+            default = self.backend.default_recipe
             reason = f"the default of {self.backend.name}"
         self.recipe: Recipe = load_recipe(options.recipe or default)
         self.reason = "asked for" if options.recipe else reason
