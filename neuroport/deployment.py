@@ -66,9 +66,9 @@ class DeployOptions(Source):
 
     target, recipe: names or YAML files; recipe None is the target's default. via: a format of other tools ('netx') that
     the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
-    those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
-    `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. out: bundle
-    directory, None for neuroport-out/<model>-<target>.
+    those of recorded spikes. samples: to the backend, or sample_numbers: which of the test part, from 0. eval_samples:
+    test images for accuracy, those of the backend among them, None for all. workers: of the vendor's simulator that
+    share the samples, None by processors. out: bundle directory, None for neuroport-out/<model>-<target>.
     """
 
     target: str | Path = "loihi-sim"
@@ -77,9 +77,15 @@ class DeployOptions(Source):
     recipe: str | Path | None = None
     steps: int | None = None
     samples: int = 20
+    sample_numbers: tuple[int, ...] = ()
     eval_samples: int | None = 1000
     workers: int | None = None
     out: Path | None = None
+
+    @property
+    def n_backend(self) -> int:
+        """Samples to the backend."""
+        return len(self.sample_numbers) or self.samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +146,8 @@ class _Deploy:
         check_place(out)
         self.n_steps = self.options.steps or dataset.n_steps or self.recipe.steps
         wanted = self.options.eval_samples
-        tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.samples))
+        chosen = self.options.sample_numbers
+        tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.n_backend), chosen)
         check_labels(tests.labels, ann)
         normalized, made = self._convert(ann, dataset)
         with staged_bundle(out) as stage:
@@ -162,9 +169,11 @@ class _Deploy:
             raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
         return Deployment(out, tuple(ladder.rungs), failure, report)
 
-    def _samples(self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
-        """n samples of a part, all if None."""
-        return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps)
+    def _samples(
+        self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None, first: tuple[int, ...] = ()
+    ) -> TestSet:
+        """n samples of a part, all if None; those numbered `first` before others."""
+        return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps, first=first)
 
     def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
         """The float network, and the integer one with the float network it was rounded from."""
@@ -187,7 +196,7 @@ class _Deploy:
 
     def _job(self, made: Recalibrated, tests: TestSet, work_dir: Path) -> Job:
         network = made.quantized.network
-        chosen = tests.samples(slice(0, self.options.samples))
+        chosen = tests.samples(slice(0, self.options.n_backend))
         inputs = encode_inputs(made.normalized.network, network, chosen, self.n_steps)
 
         def on_progress(n_done: int) -> None:
@@ -238,6 +247,7 @@ class _Deploy:
     ) -> dict[str, Any]:
         normalized, network = made.normalized, made.quantized.network
         rows = layer_rows(network, {q.name: q for q in made.quantized.layers}, activity)
+        numbers = [] if tests.numbers is None else tests.numbers[: self.options.n_backend].tolist()
         silent = {name: n for name, n in normalized.n_silent_channels.items() if n}
         return {
             "schema": SCHEMA,
@@ -248,6 +258,7 @@ class _Deploy:
             "calibration": {"rate_errors": list(made.rate_errors), "output_errors": list(made.output_errors)},
             "steps": self.n_steps,
             "seed": self.options.seed,
+            "sample_numbers": numbers,  # of the test part: those that went to the backend, in the bundle's order
             "model": ann.name,
             "rungs": [],
             "backend": {},
