@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict neuroport
 	cd neuroport/backends/loihi/worker && MYPYPATH=. ../../../../$(BIN)/mypy --strict --explicit-package-bases --python-version 3.10 \
-	    --config-file ../../../../pyproject.toml main.py guard.py network.py netx_network.py neuroport_lava neuroport_netx
+	    --config-file ../../../../pyproject.toml main.py guard.py network.py graded_network.py netx_network.py neuroport_lava neuroport_netx
 
 clean:
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -27,6 +28,7 @@ from neuroport.errors import NeuroportError, UsageError
 if TYPE_CHECKING:
     from neuroport.deployment import Deployment
 
+_MOST_NUMBERS = 1 << 20  # of a range: more is a slip
 _INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
 
 app = typer.Typer(
@@ -114,6 +116,23 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
         ) from error
 
 
+def _sample_numbers(text: str, n_samples: int | None) -> tuple[int, ...]:
+    found: list[int] = []
+    for part in text.replace(" ", "").split(",") if text else ():
+        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII)
+        first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
+        if first > last or last - first >= _MOST_NUMBERS:
+            raise UsageError(
+                f"--sample-numbers '{text}': '{part}' is no number and no range; give numbers from 0: 3,17,100-120"
+            )
+        found += range(first, last + 1)
+    if len(set(found)) < len(found):
+        raise UsageError(f"--sample-numbers '{text}' names a sample twice; name each of them once")
+    if found and n_samples is not None:
+        raise UsageError("--samples and --sample-numbers both say what goes to the backend; leave one of them out")
+    return tuple(found)
+
+
 def _say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
@@ -136,7 +155,10 @@ def deploy(
     weights: _Weights = None,
     recipe: Annotated[str | None, typer.Option(help="Conversion recipe: a name, or a YAML file.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)] = None,
-    samples: Annotated[int, typer.Option(help="Test samples to the backend.", min=1)] = 20,
+    samples: Annotated[int | None, typer.Option(help="Test samples to the backend; 20 if left out.", min=1)] = None,
+    sample_numbers: Annotated[
+        str, typer.Option(help="Which test samples instead, by number from 0: 3,17,100-120.", show_default=False)
+    ] = "",
     evaluate: _Evaluate = 1000,
     workers: Annotated[
         int | None, typer.Option(help="Simulator processes that share the samples; by processors if left out.", min=1)
@@ -170,7 +192,8 @@ def deploy(
             via=via,
             recipe=recipe,
             steps=steps,
-            samples=samples,
+            samples=samples or DeployOptions.samples,
+            sample_numbers=_sample_numbers(sample_numbers, samples),
             eval_samples=evaluate or None,
             workers=workers,
             blame=blame,
@@ -191,7 +214,9 @@ def deploy(
 
 def _check_equal(result: Deployment) -> None:
     if not result.is_equal:
-        _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
+        found = result.comparison.first_mismatch
+        number = "" if found is None else f" (number {result.report['sample_numbers'][found.sample]} of the test part)"
+        _say(f"the backend differs from the core: {found}{number}")
         raise SystemExit(1)
 
 

@@ -74,11 +74,23 @@ class Dataset:
         """The samples of one part."""
         return self.train if part == "train" else self.test
 
-    def choose(self, part: Part, n: int | None, seed: int) -> NDArray[np.int64]:
-        """Indices of n samples of a part, all if None: a seeded choice in random order, as files may be sorted."""
+    def choose(self, part: Part, n: int | None, seed: int, first: Sequence[int] = ()) -> NDArray[np.int64]:
+        """Indices of n samples of a part, all if None: a seeded choice in random order, as files may be sorted.
+
+        first: indices that come before, in this order; at least these are chosen.
+
+        Raises:
+            DataError: the part has no sample of such a number.
+        """
         total = len(self.part(part))
+        if bad := [k for k in first if not 0 <= k < total]:
+            raise DataError(
+                f"'{self.name}' has no sample {bad[0]}: its {part} part holds {total:,}, numbers 0 to {total - 1}; "
+                f"choose among these"
+            )
         order = np.random.default_rng(seed).permutation(total)
-        return order[: total if n is None else min(n, total)]
+        order = np.concatenate([np.array(first, order.dtype), order[~np.isin(order, first)]])
+        return order[: total if n is None else min(max(n, len(first)), total)]
 
     def images(
         self, part: Part, index: NDArray[np.int64], shape: Shape, *, inputs: Sequence[Shape] = ()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
-from neuroport.backends.base import Backend, FileBackend, Job
+from neuroport.backends.base import Backend, FileBackend, Job, NarrowBackend
 from neuroport.backends.registry import get_backend
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.chip.core import run_core
@@ -71,10 +71,10 @@ class DeployOptions(Source):
 
     target, recipe: names or YAML files; recipe None is the target's default. via: a format of other tools ('netx') that
     the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
-    those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
-    `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. blame:
-    whether to measure what each layer costs, None for where the core lost accuracy. out: bundle directory, None for
-    neuroport-out/<model>-<target>.
+    those of recorded spikes. samples: to the backend, or sample_numbers: which of the test part, from 0. eval_samples:
+    test images for accuracy, those of the backend among them, None for all. workers: of the vendor's simulator that
+    share the samples, None by processors. blame: whether to measure what each layer costs, None for where the core lost
+    accuracy. out: bundle directory, None for neuroport-out/<model>-<target>.
     """
 
     target: str | Path = "loihi-sim"
@@ -83,10 +83,16 @@ class DeployOptions(Source):
     recipe: str | Path | None = None
     steps: int | None = None
     samples: int = 20
+    sample_numbers: tuple[int, ...] = ()
     eval_samples: int | None = 1000
     workers: int | None = None
     blame: bool | None = None
     out: Path | None = None
+
+    @property
+    def n_backend(self) -> int:
+        """Samples to the backend."""
+        return len(self.sample_numbers) or self.samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,8 +133,10 @@ class _Deploy:
         self.target: Target = load_target(options.target)
         self.backend: Backend = get_backend(_backend_name(options, self.target))
         default, reason = self.target.default_recipe, default_reason(self.target)
+        if isinstance(self.backend, NarrowBackend):
+            self.target = self.backend.narrowed(self.target)
         if isinstance(self.backend, FileBackend):
-            self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe
+            default = self.backend.default_recipe
             reason = f"the default of {self.backend.name}"
         self.recipe: Recipe = load_recipe(options.recipe or default)
         self.reason = "asked for" if options.recipe else reason
@@ -145,7 +153,8 @@ class _Deploy:
         check_place(out)
         self.n_steps = self.options.steps or dataset.n_steps or self.recipe.steps
         wanted = self.options.eval_samples
-        tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.samples))
+        chosen = self.options.sample_numbers
+        tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.n_backend), chosen)
         check_labels(tests.labels, ann)
         normalized, made = self._convert(ann, dataset)
         with staged_bundle(out) as stage:
@@ -188,9 +197,11 @@ class _Deploy:
             )
         return rows
 
-    def _samples(self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
-        """n samples of a part, all if None."""
-        return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps)
+    def _samples(
+        self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None, first: tuple[int, ...] = ()
+    ) -> TestSet:
+        """n samples of a part, all if None; those numbered `first` before others."""
+        return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps, first=first)
 
     def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
         """The float network, and the integer one with the float network it was rounded from."""
@@ -213,7 +224,7 @@ class _Deploy:
 
     def _job(self, made: Recalibrated, tests: TestSet, work_dir: Path) -> Job:
         network = made.quantized.network
-        chosen = tests.samples(slice(0, self.options.samples))
+        chosen = tests.samples(slice(0, self.options.n_backend))
         inputs = encode_inputs(made.normalized.network, network, chosen, self.n_steps)
 
         def on_progress(n_done: int) -> None:
@@ -264,6 +275,7 @@ class _Deploy:
     ) -> dict[str, Any]:
         normalized, network = made.normalized, made.quantized.network
         rows = layer_rows(network, {q.name: q for q in made.quantized.layers}, core.activity)
+        numbers = [] if tests.numbers is None else tests.numbers[: self.options.n_backend].tolist()
         silent = {name: n for name, n in normalized.n_silent_channels.items() if n}
         return {
             "schema": SCHEMA,
@@ -274,6 +286,7 @@ class _Deploy:
             "calibration": {"rate_errors": list(made.rate_errors), "output_errors": list(made.output_errors)},
             "steps": self.n_steps,
             "seed": self.options.seed,
+            "sample_numbers": numbers,  # of the test part: those that went to the backend, in the bundle's order
             "model": ann.name,
             "command": command_of(self.options),
             "rungs": [],

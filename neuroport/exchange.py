@@ -6,15 +6,12 @@ import bisect
 import contextlib
 import shutil
 import tempfile
-import zipfile
-import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neuroport.backends.base import Backend, Job
 from neuroport.backends.loihi.netx_backend import NETWORK_FILE, NetxBackend
@@ -27,16 +24,18 @@ from neuroport.chip.core import CoreRun, run_core
 from neuroport.chip.core.record import check_memory, record_of
 from neuroport.chip.files import read_inputs, read_network, write_inputs, write_network, write_trace
 from neuroport.chip.inputs import IntInputs
-from neuroport.chip.network import IntNetwork, IntPopulation
+from neuroport.chip.network import IntNetwork
 from neuroport.chip.synapses import n_synapses
 from neuroport.chip.target import load_target
-from neuroport.errors import BundleError, DataError, UsageError
+from neuroport.errors import BundleError, UsageError
+from neuroport.exchange_samples import Samples, read_samples
 from neuroport.snn.operators import Shape
-from neuroport.validation.divergence import Comparison, compare
+from neuroport.validation.divergence import Comparison, compare, joined
 from neuroport.validation.report import SCHEMA, versions, write_report
 
 _BACKENDS = ("netx", "lava", "cpu")
 _MEMORY_MB = 2048  # for the spikes of the core
+_BYTE = 8  # bits that a spike takes while it is compared
 _SOURCES = "give a bundle made by `neuroport deploy`, or its network.h5"
 
 
@@ -175,127 +174,12 @@ def verify_netx(
             work_dir = folder / "scratch"
         done = Verified(netx, _report(path, netx), out=place)
         if samples is not None:
-            done = _run(done, chosen, samples, progress, workers, work_dir, folder)
+            done = _run(done, chosen, samples, progress, workers, work_dir, None if place is None else folder)
         if place is not None:
             write_network(folder / "network.h5", netx.network)
             shutil.copyfile(path, folder / NETWORK_FILE)
             write_report(folder / "report.json", done.report)
     return done
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """Inputs, and labels [S] where there are any."""
-
-    inputs: IntInputs
-    labels: NDArray[np.int64] | None = None
-
-
-def read_samples(
-    path: str | Path, netx: NetxNetwork, n_steps: int | None = None, n_samples: int | None = None
-) -> Samples:
-    """The samples of an .npz file for a network of netx.
-
-    Behind a source of spikes: `spikes` [S, T, *shape] of 0 and 1. With input neurons: `currents` [S, *shape], whole
-    numbers as they arrive there; or `x` [S, *shape], of which the file's input layer makes weight * x + bias, cut to
-    whole numbers. A shape may be flat. `y` [S]: labels, if there are any.
-
-    Raises:
-        DataError: no such file, or none of these in it, or another shape. UsageError: steps are missing.
-    """
-    arrays = _arrays(Path(path))
-    first = netx.network.populations[0]
-    wanted = ("currents", "x") if first.driven else ("spikes",)
-    key = next((name for name in wanted if name in arrays), None)
-    if key is None:
-        raise DataError(
-            f"'{path}' holds {', '.join(sorted(arrays)) or 'nothing'}, the network reads {' or '.join(wanted)}; save "
-            f"them under that name with numpy.savez"
-        )
-    values = _numbers(path, key, arrays[key])[:n_samples]
-    lead = 1 if first.driven else 2
-    if values.ndim <= lead or (values.shape[lead:] != first.shape and values.shape[lead:] != (first.n_neurons,)):
-        axes = "[samples, " if first.driven else "[samples, steps, "
-        raise DataError(
-            f"'{path}': {key} has shape {list(values.shape)}, the network reads {axes}"
-            f"{', '.join(map(str, first.shape))}]; reshape it"
-        )
-    labels = _labels(path, arrays["y"], n_samples) if "y" in arrays else None
-    if labels is not None and len(labels) != len(values):
-        raise DataError(f"'{path}': {len(labels)} labels for {len(values)} samples; give one for each, or none")
-    values = values.reshape(*values.shape[:lead], *first.shape)
-    if first.driven:
-        return Samples(_currents(path, key, values, netx, first, n_steps), labels)
-    if not values.shape[1]:
-        raise DataError(f"'{path}': {key} has 0 steps, a sample needs at least one; save spikes [samples, steps, ...]")
-    if n_steps not in (None, values.shape[1]):
-        raise UsageError(f"--steps {n_steps}, but the spikes have {values.shape[1]} steps; leave it out")
-    if not np.isin(values, (0, 1)).all():
-        raise DataError(f"'{path}': {key} holds other values than 0 and 1; give spikes")
-    return Samples(IntInputs(len(values), values.shape[1], values.astype(np.uint8), {}), labels)
-
-
-_DAMAGE = (  # what numpy and zipfile raise on other files and damaged ones
-    OSError,
-    ValueError,
-    AttributeError,
-    TypeError,
-    KeyError,
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-def _numbers(path: str | Path, key: str, values: NDArray[Any]) -> NDArray[Any]:
-    """The array, if it has numbers and a first axis that is not empty."""
-    if values.dtype.kind not in "buif":
-        raise DataError(f"'{path}': {key} holds {values.dtype}, real numbers are read; save them as such")
-    if values.ndim < 1 or not len(values):
-        found = "holds no samples" if values.ndim else "is a single number"
-        raise DataError(f"'{path}': {key} {found}, its first axis counts the samples; give at least one")
-    return values
-
-
-def _labels(path: str | Path, y: NDArray[Any], n_samples: int | None) -> NDArray[np.int64]:
-    y = _numbers(path, "y", y)[:n_samples]
-    bad = y[~(np.isfinite(y) & (y == np.rint(y)) & (np.abs(y.astype(np.float64)) < 1 << 31))]
-    if bad.size:
-        raise DataError(f"'{path}': y holds {bad[0]:g}, labels are whole numbers below 2^31; give one for each sample")
-    return y.astype(np.int64).reshape(-1)
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as f:
-            return {name: f[name] for name in f.files}
-    except _DAMAGE as error:
-        raise DataError(f"'{path}' cannot be read as .npz: {error}; make it with numpy.savez") from error
-
-
-def _currents(
-    path: str | Path, key: str, values: NDArray[Any], netx: NetxNetwork, first: IntPopulation, n_steps: int | None
-) -> IntInputs:
-    if n_steps is None:
-        raise UsageError("the samples are input currents, which last as long as they are shown; say so with --steps")
-    if key == "x":
-        weight, bias = netx.transform or (1, 0)
-        with np.errstate(over="ignore", invalid="ignore"):  # found below
-            values = np.trunc(weight * values.astype(np.float64) + bias)
-    if not np.isfinite(values).all():
-        raise DataError(f"'{path}': {key} holds infinite values or NaN, which are no currents; take them out")
-    if (values != np.rint(values)).any():
-        raise DataError(f"'{path}': {key} are no whole numbers; round them as the chip is to get them")
-    low, high = (int(f(values)) for f in (np.min, np.max))
-    bias_sheet = netx.network.arithmetic.bias
-    if low < bias_sheet.mantissa_min or high > bias_sheet.mantissa_max:
-        raise DataError(
-            f"'{path}': currents {low} to {high}, {netx.network.target} takes {bias_sheet.mantissa_min} to "
-            f"{bias_sheet.mantissa_max}; scale the samples as in training"
-        )
-    return IntInputs(len(values), n_steps, None, {first.name: values.astype(np.int32)})
 
 
 def _run(
@@ -305,59 +189,81 @@ def _run(
     progress: Progress,
     workers: int | None,
     work_dir: Path,
-    folder: Path,
+    folder: Path | None,
 ) -> Verified:
-    """Both sides run and compared, their files in `folder`."""
+    """Both sides run and compared; their files go to `folder`, which takes all samples at a time."""
     network, inputs = read.netx.network, samples.inputs
-    _check_record(network, inputs)
-
-    def on_progress(n_done: int) -> None:
-        progress.samples(n_done, inputs.n_samples)
-
+    n_fit = _samples_that_fit(network, inputs)
+    if not n_fit:
+        raise UsageError(
+            f"the spikes of one sample of {inputs.n_steps} steps take more than the {_MEMORY_MB} MB that load keeps; "
+            f"give samples of fewer steps"
+        )
+    if folder is not None and n_fit < inputs.n_samples:
+        raise UsageError(
+            f"a bundle holds the spikes of all {inputs.n_samples} samples of {inputs.n_steps} steps, which take more "
+            f"than the {_MEMORY_MB} MB that load keeps, {n_fit} samples fit; give --samples {n_fit}, or leave --out out"
+        )
     target = load_target(network.target)
-    job = Job(target, network, inputs, work_dir, progress.stage, on_progress, n_workers=workers)
+    job = Job(target, network, inputs, work_dir, progress.stage, n_workers=workers)
     progress.stage(f"preparing backend {backend.name}")
     backend.check(job)
     found = {**versions(), **backend.prepare(target, progress.stage)}
-    progress.stage(f"{inputs.n_samples} samples on the core")
-    core = run_core(network, inputs, record="spikes", memory_mb=_MEMORY_MB)
-    progress.stage(f"{inputs.n_samples} samples on {backend.summary}")
-    trace = backend.run(job)
-    write_inputs(folder / "inputs.h5", inputs)
-    write_trace(folder / "core.h5", core.trace.spikes, core.trace.potentials)
-    write_trace(folder / "backend.h5", trace.spikes, trace.potentials)
-    comparison = compare(network, inputs, core.trace, trace)
-    accuracy = None if samples.labels is None else float((core.readout.argmax(1) == samples.labels).mean())
+    parts: list[tuple[CoreRun, Comparison]] = []
+    n_at_once = inputs.n_samples if folder is not None else max(1, _samples_that_fit(network, inputs, _BYTE))
+    for first in range(0, inputs.n_samples, n_at_once):
+        parts.append(_run_part(job, backend, slice(first, first + n_at_once), progress, folder))
+    cores = [core for core, _ in parts]
+    comparison = joined([part for _, part in parts])
+    answers = np.concatenate([core.readout.argmax(1) for core in cores])
+    accuracy = None if samples.labels is None else float((answers == samples.labels).mean())
     report = {
         **read.report,
         "steps": inputs.n_steps,
         "samples": inputs.n_samples,
         "accuracy": accuracy,
-        "layers": _rows(network, core),
+        "layers": _rows(network, cores),
         "backend": {"name": backend.name, **comparison.as_json()},
         "versions": found,
     }
     return Verified(read.netx, report, comparison, accuracy, read.out)
 
 
-def _check_record(network: IntNetwork, inputs: IntInputs) -> None:
-    """Before anything runs: how many samples can be compared at a time."""
+def _run_part(
+    job: Job, backend: Backend, samples: slice, progress: Progress, folder: Path | None
+) -> tuple[CoreRun, Comparison]:
+    """These samples on both sides; no more than the core's sums and the comparison stay in memory or on disk."""
+    inputs, n_total = job.inputs.part(samples), job.inputs.n_samples
+
+    def on_progress(n_done: int) -> None:
+        progress.samples(samples.start + n_done, n_total)
+
+    which = "" if inputs.n_samples == n_total else f" from number {samples.start}"
+    progress.stage(f"{inputs.n_samples} samples{which} on the core")
+    core = run_core(job.network, inputs, record="spikes", memory_mb=_MEMORY_MB)
+    progress.stage(f"{inputs.n_samples} samples{which} on {backend.summary}")
+    with tempfile.TemporaryDirectory(dir=job.work_dir) as place:
+        trace = backend.run(replace(job, inputs=inputs, work_dir=Path(place), on_progress=on_progress))
+    if folder is not None:
+        write_inputs(folder / "inputs.h5", inputs)
+        write_trace(folder / "core.h5", core.trace.spikes, core.trace.potentials)
+        write_trace(folder / "backend.h5", trace.spikes, trace.potentials)
+    comparison = compare(job.network, inputs, core.trace, trace)
+    return replace(core, rasters={}, potentials={}), comparison
+
+
+def _samples_that_fit(network: IntNetwork, inputs: IntInputs, bits: int = 1) -> int:
+    """How many samples' spikes are kept at a time, each spike in so many bits."""
     record = record_of("spikes", network)
 
     def is_too_large(n_samples: int) -> bool:
         try:
-            check_memory(record, network, n_samples, inputs.n_steps, _MEMORY_MB)
+            check_memory(record, network, bits * n_samples, inputs.n_steps, _MEMORY_MB)
         except UsageError:
             return True
         return False
 
-    n_fit = bisect.bisect_left(range(1, inputs.n_samples + 1), True, key=is_too_large)
-    if n_fit < inputs.n_samples:
-        do = f"give --samples {n_fit}" if n_fit else "give samples of fewer steps"
-        raise UsageError(
-            f"the spikes of {inputs.n_samples} samples of {inputs.n_steps} steps take more than the {_MEMORY_MB} MB "
-            f"that load keeps, {n_fit} samples fit; {do}"
-        )
+    return bisect.bisect_left(range(1, inputs.n_samples + 1), True, key=is_too_large)
 
 
 def _report(path: Path, netx: NetxNetwork) -> dict[str, Any]:
@@ -368,14 +274,14 @@ def _report(path: Path, netx: NetxNetwork) -> dict[str, Any]:
         "target": network.target,
         "network": {"neurons": network.n_neurons, "synapses": network.n_synapses, "readout": network.readout},
         "input": {"shape": list(network.populations[0].shape), "transform": netx.transform},
-        "layers": _rows(network, None),
+        "layers": _rows(network, ()),
         "notes": list(netx.notes),
         "versions": versions(),
     }
 
 
-def _rows(network: IntNetwork, core: CoreRun | None) -> list[dict[str, Any]]:
-    """One per population with neurons; what it did, where it ran."""
+def _rows(network: IntNetwork, cores: Sequence[CoreRun]) -> list[dict[str, Any]]:
+    """One per population with neurons; what it did, where it ran, in all parts."""
     rows: list[dict[str, Any]] = []
     for p in network.populations:
         if p.role == "input":
@@ -389,8 +295,9 @@ def _rows(network: IntNetwork, core: CoreRun | None) -> list[dict[str, Any]]:
             "current_decay": p.current_decay,
             "voltage_decay": p.decay,
         }
-        if core is not None:
-            row["spikes"] = int(core.totals[p.name].sum())
-            row["overflows"], row["floored"] = int(core.overflows[p.name]), int(core.floored[p.name])
+        if cores:
+            row["spikes"] = sum(int(core.totals[p.name].sum()) for core in cores)
+            row["overflows"] = sum(core.overflows[p.name] for core in cores)
+            row["floored"] = sum(core.floored[p.name] for core in cores)
         rows.append(row)
     return rows

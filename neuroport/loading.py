@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +60,27 @@ def load_source(source: Source, n_steps: int) -> tuple[LoadedAnn, Dataset]:
     return load_ann(source.model, examples=_examples(dataset, n_steps), weights=source.weights), dataset
 
 
-def take_samples(ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None, *, seed: int, n_steps: int) -> TestSet:
-    """n samples of a part, all if None: a seeded choice, in the shape the network reads; n_steps of event data."""
-    index = dataset.choose(part, n, seed)
+def take_samples(
+    ann: LoadedAnn,
+    dataset: Dataset,
+    part: Part,
+    n: int | None,
+    *,
+    seed: int,
+    n_steps: int,
+    first: Sequence[int] = (),
+) -> TestSet:
+    """n samples of a part, all if None: a seeded choice, in the shape the network reads; n_steps of event data.
+
+    first: numbers of those that come before.
+    """
+    index = dataset.choose(part, n, seed, first)
     labels = dataset.part(part).labels[index]
     if not dataset.has_events:
         inputs = [node.shape for node in ann.graph.inputs]
-        return TestSet(dataset.images(part, index, ann.input_shape, inputs=inputs), labels)
+        return TestSet(dataset.images(part, index, ann.input_shape, inputs=inputs), labels, numbers=index)
     spikes = dataset.spikes(part, index, ann.input_shape, n_steps)
-    return TestSet(spikes.mean(1, dtype=np.float32), labels, spikes)
+    return TestSet(spikes.mean(1, dtype=np.float32), labels, spikes, index)
 
 
 def check_labels(labels: NDArray[np.int64], ann: LoadedAnn) -> None:

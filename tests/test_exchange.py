@@ -12,12 +12,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import neuroport as nrp
+from neuroport.backends.base import Job
+from neuroport.backends.cpu import CpuBackend
 from neuroport.bundle import verify
 from neuroport.chip.core import run_core
 from neuroport.chip.files import read_network, write_network
+from neuroport.chip.trace import Trace
 from neuroport.cli import app
 from neuroport.errors import DoesNotFitError, UsageError
-from neuroport.exchange import export_netx, read_samples
+from neuroport.exchange import export_netx
+from neuroport.exchange_samples import read_samples
 from tests.backends.netx_files import CUBA, dense, layer, write
 from tests.backends.test_netx_runs import conv_chain
 
@@ -227,24 +231,81 @@ def test_damaged_data(tmp_path: Path) -> None:
         assert "cannot be read as .npz" in done.output
 
 
-def test_more_samples_than_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_samples_than_a_bundle_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing runs, and the number that is named runs."""
     monkeypatch.setattr("neuroport.exchange._MEMORY_MB", 1)
     given = data(tmp_path, spikes=np.zeros((900, 64, 6), np.uint8))
-    options = ["load", spiking(tmp_path), "--backend", "cpu", "--data", given]
+    options = ["load", spiking(tmp_path), "--backend", "cpu", "--data", given, "--out", tmp_path / "b"]
     done = run(*options)
     assert done.exit_code == 2
     said = " ".join(done.output.split())
-    found = re.search(r"900 samples of 64 steps take more than the 1 MB .*; give --samples (\d+)", said)
+    found = re.search(r"a bundle holds .* all 900 samples of 64 steps.* the 1 MB .*; give --samples (\d+), or le", said)
     assert found is not None, said
     n_fit = int(found[1])
     assert f"{n_fit} samples fit" in said
     assert f"give --samples {n_fit}" in run(*options, "--samples", n_fit + 1).output
+    whole = run(*options[:-2])  # without a bundle they run in parts
+    assert whole.exit_code == 0, whole.output
+    assert "exact comparison with cpu: 900 samples" in whole.output
+    assert whole.output.count("on the core") > 2
     net = nrp.read_netx(tmp_path / "n.net").network
     inputs = read_samples(given, nrp.read_netx(tmp_path / "n.net"), None, n_fit).inputs
     run_core(net, inputs, record="spikes", memory_mb=1, n_threads=1)  # and is not refused
     monkeypatch.setattr("neuroport.exchange._MEMORY_MB", 0)
-    assert "0 samples fit; give samples of fewer steps" in " ".join(run(*options).output.split())
+    assert "take more than the 0 MB that load keeps; give samples of fewer steps" in " ".join(
+        run(*options).output.split()
+    )
+
+
+def _unfair(monkeypatch: pytest.MonkeyPatch, sizes: list[int]) -> None:
+    """The cpu backend adds a spike to the tenth sample of all; the size of each part is noted."""
+    honest = CpuBackend.run
+
+    def dishonest(self: CpuBackend, job: Job) -> Trace:
+        trace, before = honest(self, job), sum(sizes)
+        sizes.append(job.inputs.n_samples)
+        if before <= 9 < sum(sizes):
+            trace.spikes["1.dense"][9 - before, 3, 1] ^= 1
+        return trace
+
+    monkeypatch.setattr(CpuBackend, "run", dishonest)
+
+
+def test_more_samples_than_memory_holds_run_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report is the same, and so is the place where the backend differs."""
+    rng, sizes = np.random.default_rng(0), list[int]()
+    given = data(tmp_path, spikes=(rng.random((24, 64, 6)) < 0.4).astype(np.uint8), y=rng.integers(0, 3, 24))
+    options = ["load", spiking(tmp_path), "--backend", "cpu", "--data", given, "--json"]
+    whole = json.loads(run(*options).stdout)
+    monkeypatch.setattr("neuroport.exchange._samples_that_fit", lambda network, inputs, bits=1: 7 if bits > 1 else 24)
+    assert json.loads(run(*options).stdout) == whole
+    assert whole["backend"]["samples"] == 24
+    assert 0 < whole["accuracy"] < 1
+    reports = []
+    for n_fit in (24, 7):
+        sizes.clear()
+        _unfair(monkeypatch, sizes)
+        monkeypatch.setattr("neuroport.exchange._samples_that_fit", lambda *_, n=n_fit: n)
+        done = run(*options)
+        assert done.exit_code == 1
+        assert "population '1.dense', neuron [1], sample 9, step 3" in done.output
+        reports.append(json.loads(done.stdout))
+        monkeypatch.undo()
+    assert sizes == [7, 7, 7, 3]
+    assert reports[0] == reports[1]
+    assert reports[0]["backend"]["mismatches"] == 1
+
+
+@pytest.mark.lava
+@pytest.mark.parametrize("backend", ["netx", "lava"])
+def test_parts_on_lava(lava: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    rng = np.random.default_rng(0)
+    given = data(tmp_path, spikes=(rng.random((5, 12, 6)) < 0.4).astype(np.uint8))
+    monkeypatch.setattr("neuroport.exchange._samples_that_fit", lambda *_: 3)
+    done = run("load", spiking(tmp_path), "--backend", backend, "--data", given)
+    assert done.exit_code == 0, done.output
+    assert f"exact comparison with {backend}: 5 samples, 2 populations" in done.output
+    assert "0 mismatches" in done.output
 
 
 def test_options_of_a_run_need_data(tmp_path: Path) -> None:

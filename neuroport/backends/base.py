@@ -60,16 +60,22 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class FileBackend(Protocol):
-    """A backend that runs a file of another format, which holds less than the chip does.
-
-    `default_recipe`: for networks that the format can hold.
-    """
-
-    default_recipe: str
+class NarrowBackend(Protocol):
+    """A backend that holds less than the chip does."""
 
     def narrowed(self, target: Target) -> Target:
-        """The target with what the format holds of it, to quantize for."""
+        """The target with what the backend holds of it, to quantize for.
+
+        Raises:
+            DoesNotFitError: it holds nothing of it.
+        """
+
+
+@runtime_checkable
+class FileBackend(NarrowBackend, Protocol):
+    """A backend that runs a file of another format. `default_recipe`: for networks that the format can hold."""
+
+    default_recipe: str
 
     def refuse_neurons(self, recipe: str, *, reset: str, v_init: float, clamp: float) -> None:
         """Refuse neurons that the format does not have, before anything is converted.

@@ -8,6 +8,7 @@ from neuroport.backends.base import Job
 from neuroport.chip.oracle import run_oracle
 from neuroport.chip.target import Target
 from neuroport.chip.trace import Trace, join_traces
+from neuroport.errors import UsageError
 
 
 class CpuBackend:
@@ -17,7 +18,15 @@ class CpuBackend:
     summary = "the int64 oracle (numpy), independent of the fast core"
 
     def check(self, job: Job) -> None:
-        """Everything the integer network can express runs here."""
+        """Everything the integer network can express runs here.
+
+        Raises:
+            UsageError: workers are asked for.
+        """
+        if job.n_workers is not None:
+            raise UsageError(
+                f"--workers {job.n_workers}: backend '{self.name}' runs in one process, without workers; leave it out"
+            )
 
     def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
         """Nothing to prepare."""

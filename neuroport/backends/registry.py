@@ -7,6 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from neuroport.backends.base import Backend
 from neuroport.backends.cpu import CpuBackend
 from neuroport.backends.loihi.backend import LavaBackend
+from neuroport.backends.loihi.graded_backend import GradedLavaBackend
 from neuroport.backends.loihi.hardware import Loihi2Board
 from neuroport.backends.loihi.netx_backend import NetxBackend
 from neuroport.errors import ToolchainError, UsageError
@@ -14,6 +15,7 @@ from neuroport.errors import ToolchainError, UsageError
 _OWN: dict[str, type[Backend]] = {
     "cpu": CpuBackend,
     "lava": LavaBackend,
+    "lava-graded": GradedLavaBackend,
     "loihi2-board": Loihi2Board,
     "netx": NetxBackend,
 }

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from neuroport.backends.starved import memory_hint, oom_kills
 from neuroport.errors import WorkerError
 
 _POLL_S = 0.05
@@ -61,6 +62,7 @@ def run_worker(
         WorkerCancelledError: is_cancelled says so.
     """
     remove_abandoned_memory()
+    kills_before = oom_kills()
     log = work_dir / "worker.log"
     with log.open("wb") as output:
         try:
@@ -77,6 +79,7 @@ def run_worker(
             raise WorkerError(f"the worker '{command[0]}' cannot be started: {error}") from error
     try:
         _wait(process, work_dir, deadlines, on_progress, is_cancelled)
+        _check_status(process.returncode, work_dir, kills_before)
     finally:
         _end_group(process)
         free_memory(token)
@@ -109,23 +112,21 @@ def _wait(
             )
         time.sleep(_POLL_S)
     on_progress(int(_read(work_dir / "heartbeat.json").get("samples", samples)))
-    _check_status(process.returncode, work_dir)
 
 
-def _check_status(status: int, work_dir: Path) -> None:
+def _check_status(status: int, work_dir: Path, kills_before: int | None) -> None:
     found = _read(work_dir / "error.json")
     if found:
         reason = str(found.get("reason"))
         raise WorkerError(
             f"the worker failed in '{found.get('where')}': {reason}{_last_progress(work_dir)}"
-            f"{_what_is_full(reason, work_dir)}{_log_end(work_dir, found)}"
+            f"{_what_is_full(reason, work_dir)}{memory_hint(reason, kills_before)}{_log_end(work_dir, found)}"
         )
     if status < 0:
         name = signal.Signals(-status).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
         raise WorkerError(
-            f"the worker was killed by {name}{hint}{_last_progress(work_dir)}; run it again"
-            f"{_what_is_full(name, work_dir)}{_log_end(work_dir)}"
+            f"the worker was killed by {name}{_last_progress(work_dir)}; run it again"
+            f"{_what_is_full(name, work_dir)}{memory_hint(name, kills_before)}{_log_end(work_dir)}"
         )
     if status:
         raise WorkerError(f"the worker ended with exit status {status}{_log_end(work_dir)}")

@@ -104,7 +104,10 @@ def read_network(path: Path) -> IntNetwork:
             projections = tuple(_projection(f["projections"][str(k)]) for k in range(len(f.get("projections", ()))))
             target, heads = str(f.attrs["target"]), _heads(f, populations)
     except _DAMAGE as error:
-        raise BundleError(f"'{path}' is not an integer network of neuroport, or is damaged: {error}") from error
+        raise BundleError(
+            f"'{path}' is not an integer network of neuroport, or is damaged: {error}; give the network.h5 of a "
+            f"bundle, or make it again with `neuroport deploy`"
+        ) from error
     return IntNetwork(target, arithmetic, populations, projections, heads)
 
 
@@ -182,7 +185,10 @@ def read_inputs(path: Path) -> IntInputs:
             currents = {str(d.attrs["name"]): d[()] for d in f["currents"].values()} if "currents" in f else {}
             return IntInputs(int(f.attrs["n_samples"]), int(f.attrs["n_steps"]), spikes, currents)
     except _DAMAGE as error:
-        raise BundleError(f"'{path}' is not an input file of neuroport, or is damaged: {error}") from error
+        raise BundleError(
+            f"'{path}' is not an input file of neuroport, or is damaged: {error}; give the inputs.h5 of a bundle, or "
+            f"make it again with `neuroport deploy`"
+        ) from error
 
 
 def write_trace(path: Path, spikes: Mapping[str, NDArray[np.uint8]], potentials: Mapping[str, NDArray[Any]]) -> None:
@@ -206,7 +212,10 @@ def read_trace(path: Path) -> Trace:
             potentials = {str(d.attrs["name"]): d[()].astype(np.int64) for d in f.get("potentials", {}).values()}
             return Trace(spikes, potentials)
     except _DAMAGE as error:
-        raise BundleError(f"'{path}' is not a spike file of neuroport, or is damaged: {error}") from error
+        raise BundleError(
+            f"'{path}' is not a spike file of neuroport, or is damaged: {error}; give the core.h5 or backend.h5 of a "
+            f"bundle, or make it again with `neuroport deploy`"
+        ) from error
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,23 @@ def compare(network: IntNetwork, inputs: IntInputs, core: Trace, backend: Trace)
                 first = (p, what, at, int(ours[at]), -1 if theirs is None else int(theirs[at]))
     mismatch = None if first is None else _explain(network, inputs, *first)
     return Comparison(inputs.n_samples, len(populations), n_spikes, n_values, n_wrong, mismatch)
+
+
+def joined(parts: Sequence[Comparison]) -> Comparison:
+    """The comparison of samples that were compared part by part, one after the other."""
+    found, n_before = None, 0
+    for part in parts:
+        if found is None and part.first_mismatch is not None:
+            found = replace(part.first_mismatch, sample=part.first_mismatch.sample + n_before)
+        n_before += part.samples
+    return replace(
+        parts[0],
+        samples=n_before,
+        compared_spikes=sum(part.compared_spikes for part in parts),
+        compared_values=sum(part.compared_values for part in parts),
+        mismatches=sum(part.mismatches for part in parts),
+        first_mismatch=found,
+    )
 
 
 def _pairs(p: IntPopulation, core: Trace, backend: Trace) -> Iterator[tuple[str, AnyInt, AnyInt | None]]:

@@ -24,7 +24,7 @@ class TestSet:
     """Samples and what is known of them.
 
     images: [N, ...] float32, of event data their mean over the steps; spikes: [N, T, ...] uint8 of event data, else
-    None; labels: [N].
+    None; labels: [N]. numbers: [N], which samples of the data set they are, from 0, where that is known.
     """
 
     __test__ = False  # no test of pytest's
@@ -32,6 +32,7 @@ class TestSet:
     images: NDArray[np.float32]
     labels: NDArray[np.int64]
     spikes: NDArray[np.uint8] | None = None
+    numbers: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Number of samples."""

@@ -16,7 +16,7 @@ from neuroport.backends.loihi.hardware import VARIABLE, Loihi2Board, find_extens
 from neuroport.chip.target import load_target
 from neuroport.chip.trace import Trace
 from neuroport.cli import app
-from neuroport.errors import DoesNotFitError, ToolchainMissingError
+from neuroport.errors import DoesNotFitError, ToolchainMissingError, UsageError
 from neuroport.interpreters import child_environment
 from tests.backends.lava_networks import driven_net
 
@@ -136,6 +136,13 @@ def test_only_loihi_2_has_a_board(tmp_path):
     with pytest.raises(DoesNotFitError, match=r"'loihi1' does not name backend 'loihi2-board'.*use --target loihi2"):
         Loihi2Board().check(Job(load_target("loihi1"), network, inputs, tmp_path))
     Loihi2Board().check(Job(load_target("loihi2"), network, inputs, tmp_path))
+
+
+def test_a_board_is_not_shared(tmp_path):
+    net, inputs = driven_net(5)
+    job = Job(load_target("loihi2"), net, inputs, tmp_path, n_workers=2)
+    with pytest.raises(UsageError, match="--workers 2: backend 'loihi2-board' takes one, a board is not shared; leave"):
+        Loihi2Board().check(job)
 
 
 def test_a_deployment_without_the_extension_ends_with_4(tmp_path):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import machine, networks
+from tests.benchmarks import lava_runs, machine, networks
 from tests.benchmarks.cases import Reference, write_case
 from tests.benchmarks.errors import BenchmarkError
 from tests.benchmarks.measure import Track, ask_once, measure, ratio
@@ -32,13 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{time.monotonic() - started:6.0f} s  {text}\n")
 
     try:
-        report = benchmark(options, say)
+        if options.lava_runs:
+            cases = lava_runs.chains(quick=options.quick)
+            report, text = lava_runs.compare_runs(cases, options.rounds, say), lava_runs.as_text
+        else:
+            report, text = benchmark(options, say), as_text
     except BenchmarkError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
         return 1
     report["duration_s"] = round(time.monotonic() - started, 1)
     options.out.write_text(json.dumps(report, indent=1) + "\n")
-    sys.stdout.write(as_text(report) + "\n")
+    sys.stdout.write(text(report) + "\n")
     return 0
 
 
@@ -48,6 +52,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--paths", default=",".join(PATHS), help="some of %(default)s; `core` is always measured")
     parser.add_argument("--rounds", type=int, default=7, help="runs of each path, in turn (%(default)s)")
     parser.add_argument("--resnet20", type=Path, metavar="BUNDLE", help="a trained network, as `deploy` wrote it")
+    parser.add_argument("--lava-runs", action="store_true", help="only neuroport's runs of Lava, against a script's")
     parser.add_argument("--quick", action="store_true", help="few samples, two rounds: does it work?")
     parser.add_argument("--out", type=Path, default=ROOT / "bench.json", help="(%(default)s)")
     options = parser.parse_args(argv)

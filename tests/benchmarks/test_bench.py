@@ -10,9 +10,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from neuroport.chip.core import run_core
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntSparse, as_sparse, n_synapses
 from neuroport.snn.operators import ConvGeometry
 from tests.benchmarks import __main__ as bench
+from tests.benchmarks import lava_runs
 from tests.benchmarks.cases import Reference, write_case
 from tests.benchmarks.errors import (
     BenchmarkError,
@@ -227,7 +229,40 @@ def test_lavas_own_models_give_the_cores_spikes(lava, tmp_path):
         assert tracks[0].runs[0]["cpu_s"] > 0
 
 
+@pytest.mark.lava
+def test_neuroports_runs_of_lava_and_the_scripts_give_the_cores_spikes(lava, monkeypatch, tmp_path, capsys):
+    tiny = [TINY["mlp"](), lava_runs.reset_to_zero(TINY["cnn"]())]
+    monkeypatch.setattr(lava_runs, "chains", lambda quick: tiny)
+    out = tmp_path / "bench.json"
+    assert bench.main(["--lava-runs", "--rounds", "1", "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert [row["network"] for row in report["lava_runs"]] == ["mlp", "cnn"]
+    for row in report["lava_runs"]:
+        assert row["compared_spikes"] > 100
+        assert row["running"]["median"] > 0 and row["whole"]["median"] > 0
+    assert report["start_up"]["median_s"] > 0
+    assert "| mlp | 5 x 20 |" in capsys.readouterr().out
+
+
+@pytest.mark.lava
+def test_a_script_with_other_spikes_is_refused(lava):
+    case = lava_runs.reset_to_zero(TINY["cnn"]())
+    expected = run_core(case.network, case.inputs, record="spikes").trace
+    expected.spikes["conv2"][-1, -1, 0, 0, 0] ^= 1
+    with pytest.raises(UnequalSpikesError, match="cnn: the script gives other spikes than the core in 'conv2'"):
+        lava_runs.by_hand(case, expected)
+
+
 def test_workers_lie_where_commands_look():
-    for name in ("core", "torch_loop", "peaks", "scaling", "lava_maths", "lava_runtime", "spikingjelly_loop"):
+    for name in (
+        "core",
+        "torch_loop",
+        "peaks",
+        "scaling",
+        "lava_maths",
+        "lava_runtime",
+        "lava_script",
+        "spikingjelly_loop",
+    ):
         assert (HERE / "workers" / f"{name}.py").exists()
     assert own("core", "core").folder == ROOT

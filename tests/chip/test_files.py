@@ -155,6 +155,7 @@ def assert_refused(kind, path):
     assert caught.value.exit_code == 2
     assert f"'{path}' is not " in str(caught.value)
     assert "or is damaged" in str(caught.value)
+    assert "or make it again with `neuroport deploy`" in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", READERS)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from neuroport.chip.core import run_core
 from neuroport.chip.core.layout import layout_of
-from neuroport.chip.core.work import MERGED, POINTS
+from neuroport.chip.core.work import DENSE, MERGED, POINTS
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntHead, IntProjection
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse
@@ -151,6 +151,23 @@ def wide_networks(draw: Any) -> Any:
 @cases(150)
 def test_core_equals_oracle_in_every_storage_order(case, synapses):
     assert_core_is_oracle(*case, synapses)
+
+
+@given(wide_networks())
+@cases(150)
+def test_no_kernel_reads_beyond_the_weights(case):
+    """The kernels check no bounds: what each neuron's stamps read, added up here as work.Stamps says."""
+    for layer in layout_of(case[0]).layers:
+        s, joined = layer.synapses.stamps, layer.synapses
+        ends = [*joined.key[1:].tolist(), len(s.place)][: len(joined.key)]  # none: it is driven
+        for start, end, unit, width in zip(joined.key, ends, joined.unit, joined.width, strict=True):
+            mine = slice(int(start), end)
+            runs = np.diff(s.first.astype(np.int64))
+            reads = {POINTS: 1, DENSE: int(width)}.get(int(unit))
+            if reads is None:
+                reads = int(unit % MERGED) * runs[s.kind[mine]]
+            last = np.where(reads, s.weight_at[mine].astype(np.int64) + reads, 0)
+            assert last.max(initial=0) <= s.weight.size
 
 
 def behind_an_image(geometry, threshold=1, **neuron):

@@ -17,7 +17,7 @@ from neuroport.backends.base import Job
 from neuroport.backends.loihi.backend import LavaBackend
 from neuroport.chip.target import Target
 from neuroport.chip.trace import Trace
-from neuroport.errors import DoesNotFitError, ToolchainMissingError
+from neuroport.errors import DoesNotFitError, ToolchainMissingError, UsageError
 from neuroport.interpreters import absolute, run_to_end
 
 VARIABLE = "NEUROPORT_LOIHI_PYTHON"  # the interpreter that has the extension
@@ -55,11 +55,16 @@ class Loihi2Board(LavaBackend):
     packages = ("lava-nc", "lava-loihi", "lava-nc-loihi", "nxcore", "numpy")
 
     def check(self, job: Job) -> None:
-        """Refuse other chips, and what Lava does not compute.
+        """Refuse other chips, what Lava does not compute, and several workers: a board is not shared.
 
         Raises:
             DoesNotFitError: the datasheet does not name this backend, or the network uses what Lava lacks.
+            UsageError: more than one worker is asked for.
         """
+        if job.n_workers not in (None, 1):
+            raise UsageError(
+                f"--workers {job.n_workers}: backend '{self.name}' takes one, a board is not shared; leave it out"
+            )
         if self.name not in job.target.backends:
             raise DoesNotFitError(
                 f"target '{job.target.name}' does not name backend '{self.name}', which runs Loihi 2 only; use "

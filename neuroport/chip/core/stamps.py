@@ -22,7 +22,6 @@ from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, Int
 
 Dtype = type[np.signedinteger]
 _UNITS = (64, 32, 16, 8)  # vectors the kernels add
-_SLACK = 64  # weights behind the last one that a vector may read
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +73,7 @@ def join(parts: Sequence[Parts], dtype: Dtype) -> Joined:
     n_kinds = np.cumsum([0, *(len(p.at) for p in parts)])
     n_weights = np.cumsum([0, *(p.weight.size for p in parts)])
     every = [at for p in parts for at in p.at]
-    weight = aligned(int(n_weights[-1]) + _SLACK, dtype)
-    weight[n_weights[-1] :] = 0
+    weight = aligned(int(n_weights[-1]), dtype)
     for p, n in zip(parts, n_weights, strict=False):
         weight[n : n + p.weight.size] = p.weight
     stamps = Stamps(

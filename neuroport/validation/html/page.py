@@ -162,7 +162,7 @@ def _samples(report: Report, network: IntNetwork, shown: Shown) -> Iterator[dict
                 )
         answer = int(race[-1].argmax())
         yield {
-            "number": report["samples"][s] if "samples" in report else s,
+            "number": report["sample_numbers"][s] if report["sample_numbers"] else s,
             "label": int(shown.labels[s]),
             "answer": answer,
             "picture": images.picture(shown.images[s]),

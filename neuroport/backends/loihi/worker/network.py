@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ from lava.proc.io.source import RingBuffer
 from lava.proc.sparse.process import Sparse
 from neuroport_lava.delays import SpikeDelay
 from neuroport_lava.neurons import IntegrateFire, SampleLIF, Samples
+from neuroport_lava.sources import CurrentSource
 from run_config import run_config
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, identity
+
+_SHIFT = 6  # of all that arrives at a neuron (lava/proc/lif/models.py l.108)
+_MESSAGE_BITS = 24  # of a port of Lava's; the connection asks whether there are any
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +115,14 @@ def parts_of(job: Job) -> list[str]:
     return list(last.values())
 
 
-def build(job: Job, work_dir: Path) -> Network:
-    """Processes for every population and projection, connected."""
+def build(job: Job, work_dir: Path, *, graded: bool = False) -> Network:
+    """Processes for every population and projection, connected.
+
+    graded: input currents arrive as graded spikes, through a connection of their own, and not as biases.
+    """
+    driven = [p for p in job.populations if p["driven"]] if graded else []
+    if graded:
+        job = replace(job, populations=[_behind_a_source(p) for p in job.populations])
     neurons: dict[str, Any] = {}
     others: list[Any] = []  # kept alive: sources, delays and connections
     out_ports: dict[tuple[str, int], Any] = {}  # by population and delay
@@ -142,7 +152,38 @@ def build(job: Job, work_dir: Path) -> Network:
         after = neurons[j["post"]].a_in
         _relabel(out_ports[pre, delay], tuple(connection.s_in.shape)).connect(connection.s_in)
         _relabel(connection.a_out, tuple(after.shape)).connect(after)
+    for p in driven:
+        others += _graded_input(p, job, depth[p["name"]] - 1, neurons[p["name"]].a_in)
     return Network([neurons[name] for name in parts_of(job)], [*others, *neurons.values()], max(depth.values()))
+
+
+def _behind_a_source(p: dict[str, Any]) -> dict[str, Any]:
+    """A population one connection later, without biases where its input currents hold them."""
+    if p["role"] == "input":
+        return p
+    held = {"driven": 0, "bias_mantissa": np.zeros_like(p["bias_mantissa"])} if p["driven"] else {}
+    return {**p, **held, "depth": p["depth"] + 1}
+
+
+def _graded_input(p: dict[str, Any], job: Job, depth: int, port: Any) -> list[Any]:
+    """A source of the sample's currents in C order, and an identity into the neurons' port."""
+    values = payloads(job, p)
+    flat = values.reshape(len(values), -1)
+    source = CurrentSource(currents=flat, n_steps=job.n_steps, depth=depth, name=f"currents of {p['name']}")
+    weights = csr_matrix(identity(flat.shape[1], dtype=np.int64))
+    connection = Sparse(weights=weights, num_message_bits=_MESSAGE_BITS, name=f"currents -> {p['name']}")
+    source.s_out.connect(connection.s_in)
+    _relabel(connection.a_out, tuple(port.shape)).connect(port)
+    return [source, connection]
+
+
+def payloads(job: Job, p: dict[str, Any]) -> np.ndarray:
+    """Input currents [S, *shape] as what arrives at the neurons' port, which Lava shifts."""
+    exact = job.currents[p["name"]].astype(np.int64) << p["bias_exponent"]
+    if (exact & ((1 << _SHIFT) - 1)).any():
+        raise ValueError(f"input currents of {p['name']} are no multiples of {1 << _SHIFT}, as all that arrives is")
+    arriving: np.ndarray = (exact >> _SHIFT).astype(np.int32)
+    return arriving
 
 
 def _neuron(k: int, p: dict[str, Any], job: Job, work_dir: Path) -> Any:

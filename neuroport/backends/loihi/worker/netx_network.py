@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 from lava.proc.io.source import RingBuffer
-from network import Job, Network, read_job
+from network import Job, Network, payloads, read_job
 from neuroport_lava.neurons import Samples
-from neuroport_netx.ends import CurrentSource, ReadoutRecorder, Recorder
+from neuroport_lava.sources import CurrentSource
+from neuroport_netx.ends import ReadoutRecorder, Recorder
 
 __all__ = ["build", "read_job"]
-
-_BIAS_EXPONENT = 6  # netx shifts what arrives at its input neurons as any synaptic input
 
 
 def build(job: Job, work_dir: Path) -> Network:
@@ -79,10 +78,7 @@ def _spikes(job: Job, shape: tuple[int, ...]) -> Any:
 
 
 def _source(job: Job, p: dict[str, Any], shape: tuple[int, ...]) -> Any:
-    exact = job.currents[p["name"]].astype(np.int64) << p["bias_exponent"]
-    if (exact & ((1 << _BIAS_EXPONENT) - 1)).any():
-        raise ValueError(f"input currents of {p['name']} are no multiples of 64, which netx's input neurons need")
-    currents = _in_order(exact >> _BIAS_EXPONENT, shape).astype(np.int32)
+    currents = _in_order(payloads(job, p), shape)
     return CurrentSource(currents=currents, n_steps=job.n_steps, name=f"currents of {p['name']}")
 
 

@@ -1,4 +1,4 @@
-"""What is connected to a network that netx has built: a source of currents, and recorders.
+"""What is connected to a network that netx has built: recorders.
 
 Lava executes every file in the folder of a process class, so nothing else lies here.
 """

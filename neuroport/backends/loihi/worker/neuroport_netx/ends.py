@@ -1,6 +1,6 @@
-"""The two ends of a network of netx: a source of input currents, and recorders of spikes and potentials.
+"""Behind a network of netx: recorders of spikes and potentials.
 
-They only send and read: what lies between is what netx made of the file.
+They only read: what lies before them is what netx made of the file.
 """
 
 from __future__ import annotations
@@ -10,41 +10,12 @@ from typing import Any
 import numpy as np
 from lava.magma.core.decorator import implements, requires, tag
 from lava.magma.core.model.py.model import PyLoihiProcessModel
-from lava.magma.core.model.py.ports import PyInPort, PyOutPort, PyRefPort
+from lava.magma.core.model.py.ports import PyInPort, PyRefPort
 from lava.magma.core.model.py.type import LavaPyType
-from lava.magma.core.process.ports.ports import InPort, OutPort, RefPort
+from lava.magma.core.process.ports.ports import InPort, RefPort
 from lava.magma.core.process.process import AbstractProcess
 from lava.magma.core.resources import CPU
 from lava.magma.core.sync.protocols.loihi_protocol import LoihiProtocol
-
-
-class CurrentSource(AbstractProcess):
-    """Sends the current of each sample, [S, *shape], at every one of its steps, and nothing behind the last."""
-
-    def __init__(self, *, currents: np.ndarray, n_steps: int, name: str) -> None:
-        super().__init__(name=name)
-        self.s_out = OutPort(shape=currents.shape[1:])
-        self.proc_params["currents"] = currents
-        self.proc_params["n_steps"] = n_steps
-
-
-@implements(proc=CurrentSource, protocol=LoihiProtocol)
-@requires(CPU)
-@tag("fixed_pt")
-class PyCurrentSource(PyLoihiProcessModel):
-    """Lava's steps begin at 1."""
-
-    s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32, precision=24)
-
-    def __init__(self, proc_params: Any) -> None:
-        super().__init__(proc_params)
-        self.currents, self.n_steps = proc_params["currents"], int(proc_params["n_steps"])
-
-    def run_spk(self) -> None:
-        """One step."""
-        sample = (self.time_step - 1) // self.n_steps
-        current = self.currents[sample] if sample < len(self.currents) else np.zeros_like(self.currents[0])
-        self.s_out.send(current)
 
 
 class Recorder(AbstractProcess):
