@@ -123,13 +123,17 @@ def encode_inputs(
 
 def _checked(mantissa: NDArray[np.float64], name: str, network: IntNetwork, first_sample: int) -> NDArray[np.int32]:
     sheet = network.arithmetic.bias
-    outside = (mantissa < sheet.mantissa_min) | (mantissa > sheet.mantissa_max)
+    low, high = sheet.mantissa_min, sheet.mantissa_max
+    if sheet.through == "synapses":  # beside the weights that arrive
+        room = network.arithmetic.synaptic_limit - network.weight_sum(name)
+        low, high = max(low, -room), min(high, room)
+    outside = (mantissa < low) | (mantissa > high)
     if outside.any():
         sample = int(np.argwhere(outside.reshape(len(mantissa), -1).any(1))[0, 0])
         worst = mantissa[sample].reshape(-1)[np.abs(mantissa[sample]).argmax()]
         raise DoesNotFitError(
             f"layer '{name}': sample {first_sample + sample} needs an input current of mantissa {worst:.0f}, "
-            f"{network.target} allows {sheet.mantissa_min} to {sheet.mantissa_max}; its pixels lie outside the range "
+            f"{network.target} allows {low} to {high}; its pixels lie outside the range "
             f"of the calibration data; scale both the same way"
         )
     return mantissa.astype(np.int32)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from neuroport.chip.synapses import IntArray, IntSynapse, IntWindow, n_synapses, problem, sum_bound
 from neuroport.chip.target import Arithmetic
 from neuroport.errors import DoesNotFitError, InvalidNetworkError
@@ -150,6 +152,17 @@ class IntNetwork:
         is_reset = reads.get(population.name) != "membrane" and not population.gate
         return 2 if is_reset and population.reset in self.arithmetic.two_compartments else 1
 
+    def weight_sum(self, population: str) -> int:
+        """The largest |sum| of weights that the spikes of one step can bring a neuron of a population."""
+        incoming = self.incoming[population]
+        return sum(sum_bound(j.synapse) << j.exponent for j in incoming if not isinstance(j.synapse, IntWindow))
+
+    def floor_of(self, population: IntPopulation) -> int | None:
+        """Where a population's potentials end, None where they do not: a readout that never fires may have no floor."""
+        a = self.arithmetic
+        is_readout = any(h.population == population.name and h.read == "membrane" for h in self.heads)
+        return None if is_readout and not a.readout_floor else a.membrane_floor
+
     @property
     def n_synapses(self) -> int:
         """Synapses on the chip; shared weights count once per use."""
@@ -219,11 +232,11 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
             f"never fire; rescale the layer"
         )
     low, high = int(p.bias_mantissa.min(initial=0)), int(p.bias_mantissa.max(initial=0))
-    if low < a.bias.mantissa_min or high > a.bias.mantissa_max or not 0 <= p.bias_exponent <= a.bias.exponent_max:
+    if low < a.bias.mantissa_min or high > a.bias.mantissa_max or p.bias_exponent not in a.bias.exponents:
         raise DoesNotFitError(
             f"layer '{p.name}': bias mantissas {low} to {high} with exponent {p.bias_exponent}, {chip} allows "
-            f"{a.bias.mantissa_min} to {a.bias.mantissa_max} with exponent 0 to {a.bias.exponent_max}; "
-            f"rescale the layer"
+            f"{a.bias.mantissa_min} to {a.bias.mantissa_max} with exponent {a.bias.exponents[0]} to "
+            f"{a.bias.exponents[-1]}; rescale the layer"
         )
     if abs(p.v_init_int) > a.membrane.limit:
         raise DoesNotFitError(
@@ -234,6 +247,16 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
         raise DoesNotFitError(
             f"layer '{p.name}' needs {found}, {chip}'s neuron offers reset {' or '.join(a.resets)}"
             f"{'' if a.v_init else ' and starts at 0'}; choose another recipe or target"
+        )
+    if p.clamp_until and not a.clamp:
+        raise DoesNotFitError(
+            f"layer '{p.name}' waits for step {p.clamp_until} (clamp), {chip}'s neurons take what arrives from the first "
+            f"step on; use a recipe without clamp (hard-reset-unclamped)"
+        )
+    if a.fixed_decay is not None and p.decay != a.fixed_decay:
+        raise DoesNotFitError(
+            f"layer '{p.name}': voltage decay {p.decay}, {chip}'s neuron always has {a.fixed_decay} of "
+            f"{1 << a.decay_bits}; use a recipe without a leak of its own"
         )
     if not 0 <= p.decay <= 1 << a.decay_bits:
         raise DoesNotFitError(
@@ -247,7 +270,6 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
 
 def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
     a, chip = network.arithmetic, network.target
-    total = 0
     for j in network.incoming[p.name]:
         if isinstance(j.synapse, IntWindow):
             continue
@@ -269,7 +291,9 @@ def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
                 f"layer '{p.name}': all weights from '{j.pre}' are 0 on {chip}, so nothing would arrive; "
                 f"check the trained weights, or use a target with more weight bits"
             )
-        total += sum_bound(j.synapse) << j.exponent
+    total = network.weight_sum(p.name)
+    if a.bias.through == "synapses":
+        total += int(np.abs(p.bias_mantissa.astype(np.int64)).max(initial=0)) << p.bias_exponent >> a.synaptic_shift
     if network.compartments_of(p) > 1:  # the threshold comes back through a synapse
         total += p.threshold_mantissa << a.threshold.shift >> a.synaptic_shift
     if total > a.synaptic_limit:

@@ -169,7 +169,7 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
     a = network.arithmetic
     mantissa = inputs.currents[p.name] if p.driven else p.bias_mantissa[None]
     bias = mantissa.astype(np.int64) << p.bias_exponent
-    threshold = p.threshold_mantissa << a.threshold.shift
+    threshold, floor = p.threshold_mantissa << a.threshold.shift, network.floor_of(p)
     v = np.full((inputs.n_samples, *p.shape), p.v_init_int, np.int64)
     u = np.zeros_like(v)
     spikes = np.zeros(total.shape, np.uint8)
@@ -179,7 +179,7 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
             left = 0 if p.current_decay is None else _leak(u, p.current_decay, a.decay_bits)
             u = limit(left + (total[:, t] << a.synaptic_shift), a.current)
             v = limit(_leak(v, p.decay, a.decay_bits) + u + bias, a.membrane)
-            v = v if a.membrane_floor is None else np.maximum(v, a.membrane_floor)
+            v = v if floor is None else np.maximum(v, floor)
             fired = v >= threshold if a.threshold.compare == ">=" else v > threshold
             v = np.where(fired, v - threshold if p.reset == "subtract" else 0, v)
             spikes[:, t] = fired

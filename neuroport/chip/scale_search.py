@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +111,9 @@ class ScaleSearch:
             sum_bound(w.synapse(scale.unit, r.exponent)) << r.exponent
             for w, r in zip(self.weights, scale.roundings, strict=True)
         )
-        return sum(arriving) + (scale.unit if self.feeds_back else 0)
+        is_synaptic = self.target.arithmetic.bias.through == "synapses"
+        bias = math.ceil(self.bias_bound * scale.unit) + 1 if is_synaptic and self.bias_bound else 0
+        return sum(arriving) + bias + (scale.unit if self.feeds_back else 0)
 
     def _largest_unit(self) -> int:
         """Synaptic integers per v_th that threshold, bias and readout registers allow."""

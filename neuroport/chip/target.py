@@ -74,8 +74,13 @@ class Threshold(Sheet):
 
 
 class Bias(Sheet):
-    """Bias in membrane units = mantissa << exponent; one exponent per population."""
+    """Bias in membrane units = mantissa << exponent; one exponent per population.
 
+    through: 'membrane' adds it there; 'synapses' brings it, and input currents, as the weights of a source that fires in
+    every step: its integers are those of weights, and it fills the accumulators with them.
+    """
+
+    through: Literal["membrane", "synapses"] = "membrane"
     mantissa_min: int
     mantissa_max: Count
     exponent_min: Annotated[int, Field(ge=0, le=16)] = 0
@@ -88,6 +93,11 @@ class Bias(Sheet):
         return self
 
     @property
+    def exponents(self) -> range:
+        """The exponents there are."""
+        return range(self.exponent_min, self.exponent_max + 1)
+
+    @property
     def limit(self) -> int:
         """Largest magnitude of mantissa << exponent on both signs."""
         return min(-self.mantissa_min, self.mantissa_max) << self.exponent_max
@@ -97,13 +107,16 @@ class Arithmetic(Sheet):
     """The integer rules of one chip, as chip/oracle.py executes them.
 
     accumulators: one sum of all weights that arrive ('joint'), or one of the excitatory and one of the inhibitory ones,
-    each held at the accumulator's end before they are subtracted ('split'). membrane_floor: potentials end there.
+    each held at the accumulator's end before they are subtracted ('split'). membrane_floor: potentials end there, those
+    of readouts that never fire only with readout_floor. fixed_decay: the one decay that all neurons have, 0 for none.
+    clamp: whether a population can wait for the steps of a recipe's clamp. neuron: the vendor's name of the neuron.
     two_compartments: resets that take a second compartment per neuron: one integrates and never fires; the other reads
     its potential, fires, and takes the threshold back through a synapse in the next step, so that the threshold counts
     among the weights that arrive. gated_max_pool: whether a population can pass on the spikes of one of its inputs
     (snn/gate.py).
     """
 
+    neuron: str | None = None
     weights: WeightSheet
     accumulator_bits: Bits
     accumulators: Literal["joint", "split"] = "joint"
@@ -111,12 +124,15 @@ class Arithmetic(Sheet):
     current: Register
     membrane: Register
     membrane_floor: int | None = None
+    readout_floor: bool = True
     threshold: Threshold
     bias: Bias
     decay_bits: Annotated[int, Field(ge=1, le=16)]
+    fixed_decay: Size | None = None
     resets: Annotated[tuple[Literal["zero", "subtract"], ...], Field(strict=False, min_length=1)]
     two_compartments: Annotated[tuple[Literal["zero", "subtract"], ...], Field(strict=False)] = ()
     v_init: bool
+    clamp: bool = True
     gated_max_pool: bool = False
 
     @property
@@ -137,6 +153,11 @@ class Geometry(Sheet):
     synapses_per_group, each of weight, index and delay bits after a header, rounded up to words. Configurations
     (decays of a compartment, thresholds, formats of synapses) are shared by the neurons of a core. delay_max: steps a
     synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary.
+
+    Chips of processors with memory (SpiNNaker): cores_per_chip counts those that work; monitor_cores_per_chip of them
+    are taken by the system, and chips have them all but for cores_missing_per_board. Where a core's neurons, receptors
+    and delay slots multiply to ring_buffer_entries_per_core at most, those sums lie in its data memory (dtcm) beside
+    the neurons; synapses lie in the chip's sdram. router_entries_per_chip: routes that one chip can tell apart.
     """
 
     boards: Mapping[str, Count] | None = None
@@ -156,6 +177,15 @@ class Geometry(Sheet):
     synapse_configs_per_core: Count | None = None
     delay_max: Size | None = None
     spike_payload_bits: Size | None = None
+    monitor_cores_per_chip: Size | None = None
+    cores_missing_per_board: Mapping[str, Size] | None = None
+    neurons_per_core: Count | None = None
+    ring_buffer_entries_per_core: Count | None = None
+    dtcm_bytes_per_core: Count | None = None
+    itcm_bytes_per_core: Count | None = None
+    sdram_bytes_per_chip: Count | None = None
+    router_entries_per_chip: Count | None = None
+    clock_hz: Count | None = None
 
 
 class Energy(Sheet):
@@ -192,10 +222,11 @@ class Target(Sheet):
     """One chip, or one simulator of it.
 
     sources: by dotted key ('geometry.cores_per_chip', or 'arithmetic.weights' for all in it), where numbers come from;
-    references: what the short names in them stand for.
+    references: what the short names in them stand for. aliases: other names it is found under.
     """
 
     name: str
+    aliases: Annotated[tuple[str, ...], Field(strict=False)] = ()
     summary: str
     backends: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     default_recipe: str

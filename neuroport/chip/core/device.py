@@ -124,7 +124,7 @@ class DeviceShard:
                 beyond = v != exact
                 low = beyond & (exact < 0) if a.membrane.overflow == "saturate" else torch.zeros_like(beyond)
                 over += torch.stack([(beyond & ~low).sum(), low.sum()])
-                v = v if a.membrane_floor is None else v.clamp_min(a.membrane_floor)
+                v = v if layer.floor is None else v.clamp_min(layer.floor)
                 fired = v >= fires_at
                 v = torch.where(fired, v - threshold if p.reset == "subtract" else torch.zeros_like(v), v)
                 spikes[:, t] = fired
