@@ -27,7 +27,7 @@ from neuroport.chip.synapses import (
 from neuroport.chip.target import Arithmetic, Target, WeightRange, load_target
 from neuroport.snn.operators import ConvGeometry, conv_geometry
 
-TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2", "spinnaker1")
+TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2", "spinnaker1", "spinnaker2")
 
 
 def cases(n: int) -> settings:
