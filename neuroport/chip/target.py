@@ -16,6 +16,8 @@ Bits = Annotated[int, Field(gt=0, le=64)]
 Count = Annotated[int, Field(gt=0)]
 Size = Annotated[int, Field(ge=0)]
 Joules = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Watts = Annotated[float, Field(gt=0, lt=1000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, lt=1000, allow_inf_nan=False)]
 
 
 class WeightRange(Sheet):
@@ -136,7 +138,9 @@ class Geometry(Sheet):
     boards: chips by name of board. A core's synapses lie in words; those of one axon in groups of at most
     synapses_per_group, each of weight, index and delay bits after a header, rounded up to words. Configurations
     (decays of a compartment, thresholds, formats of synapses) are shared by the neurons of a core. delay_max: steps a
-    synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary.
+    synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary. mesh: columns and rows of routers on
+    a chip, each with cores_per_router cores; None: one router per chip. chip_grid: how chips are joined; `mesh`: the
+    routers' mesh goes on from chip to chip; `hexagonal`: each chip has six neighbours, boards are those of SpiNN-5.
     """
 
     boards: Mapping[str, Count] | None = None
@@ -156,13 +160,17 @@ class Geometry(Sheet):
     synapse_configs_per_core: Count | None = None
     delay_max: Size | None = None
     spike_payload_bits: Size | None = None
+    mesh: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+    cores_per_router: Count | None = None
+    chip_grid: Literal["mesh", "hexagonal"] | None = None
 
 
 class Energy(Sheet):
-    """Joules per event; None: not known.
+    """Joules per event, watts of what draws them all the time, seconds of a step; None: not known.
 
     synaptic event: one weight added for one spike. Neuron update: one compartment in one step, firing or not; idle: one
-    that nothing reaches. hop: a spike from one tile of the mesh to the next. spike message: sending one to one axon.
+    that nothing reaches. hop: a spike from one router of the mesh to the next. spike message: sending one to one axon.
+    step_duration: where the chip keeps real time; elsewhere a step ends when the last core is done.
     """
 
     energy_per_synaptic_event_J: Joules | None = None  # noqa: N815 - the symbol of the unit
@@ -171,6 +179,9 @@ class Energy(Sheet):
     energy_per_spike_message_J: Joules | None = None  # noqa: N815
     energy_per_hop_east_west_J: Joules | None = None  # noqa: N815
     energy_per_hop_north_south_J: Joules | None = None  # noqa: N815
+    power_per_chip_W: Watts | None = None  # noqa: N815
+    power_per_core_W: Watts | None = None  # noqa: N815
+    step_duration_s: Seconds | None = None
 
 
 class ToolchainSheet(Sheet):
