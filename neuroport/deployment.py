@@ -21,14 +21,15 @@ from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.network import IntNetwork
-from neuroport.chip.quantize import quantize
-from neuroport.chip.recalibrate import Recalibrated, recalibrate
+from neuroport.chip.recalibrate import Recalibrated
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
+from neuroport.conversion import calibration_set, to_integers, to_rates
 from neuroport.data import Dataset, Part
 from neuroport.errors import ToolchainError, UsageError
-from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
-from neuroport.normalize.convert import convert
+from neuroport.loading import Source, check_labels, load_source, take_samples
+from neuroport.mapping.cost import n_macs
+from neuroport.mapping.report import mapping_section
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
@@ -143,6 +144,7 @@ class _Deploy:
         normalized, made = self._convert(ann, dataset)
         with staged_bundle(out) as stage:
             job = self._job(made, tests, stage / "scratch")
+            mapping = self._mapping(ann, job)
             self.progress.stage(f"preparing backend {self.backend.name}")
             self.backend.check(job)
             backend_versions = self.backend.prepare(self.target, self.progress.stage)
@@ -152,6 +154,7 @@ class _Deploy:
             activity = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
             report = self._report(ann, made, activity, tests)
             report["versions"].update(backend_versions)
+            report["mapping"] = mapping
             failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
             report["outputs"] = output_rows(ann, normalized, ladder)
@@ -166,22 +169,10 @@ class _Deploy:
 
     def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
         """The float network, and the integer one with the float network it was rounded from."""
-        n = self.recipe.calibration_samples or CALIBRATION_SAMPLES
-        calibration = self._samples(ann, dataset, "train", n).images
-        self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
-        normalized = convert(
-            ann.graph, calibration, self.recipe, self.n_steps, events=dataset.has_events, seed=self.options.seed
-        )
-        if self.recipe.search is not None:
-            self.progress.stage(f"the search chose the {normalized.percentile:g}th percentile")
-        self.progress.stage(f"quantizing for {self.target.name}")
-        quantized = quantize(
-            normalized.network, self.target, self.n_steps, images=calibration, input_range=normalized.input_range
-        )
-        if not self.recipe.calibrates_biases:
-            return normalized, Recalibrated(normalized, quantized)
-        self.progress.stage(f"calibrating biases in the integers of {self.target.name}")
-        return normalized, recalibrate(normalized, quantized, self.target, calibration, self.n_steps)
+        recipe, seed, stage = self.recipe, self.options.seed, self.progress.stage
+        calibration = calibration_set(ann, dataset, recipe, self.n_steps, seed)
+        normalized = to_rates(ann, dataset, calibration, recipe, self.n_steps, seed, stage)
+        return normalized, to_integers(normalized, recipe, self.target, calibration.images, self.n_steps, stage)
 
     def _job(self, made: Recalibrated, tests: TestSet, work_dir: Path) -> Job:
         network = made.quantized.network
@@ -194,6 +185,12 @@ class _Deploy:
         return Job(
             self.target, network, inputs, work_dir, self.progress.stage, on_progress, n_workers=self.options.workers
         )
+
+    def _mapping(self, ann: LoadedAnn, job: Job) -> dict[str, Any]:
+        """Cores, chips and cost, where cores are known; refused here if it does not fit, before anything runs."""
+        self.progress.stage(f"mapping onto {self.target.name}")
+        macs = n_macs(ann.graph)
+        return mapping_section(job.network, self.target, job.inputs, n_macs=macs, seed=self.options.seed)
 
     def _climb_backend(
         self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any], reading: Reading
