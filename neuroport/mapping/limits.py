@@ -89,8 +89,11 @@ class Limits:
     of: Mapping[str, int | None]
 
     def uses(self, load: Load) -> dict[str, Use]:
-        """Use against limit; synapse bits only where the chip's formula is known."""
-        hidden = {BITS, INDEX} if self.of[BITS] is None else set()
+        """Use against limit; synapse bits only where the chip's formula is known.
+
+        Not the width of an index: the narrowest that reaches is chosen.
+        """
+        hidden = {BITS, INDEX} if self.of[BITS] is None else {INDEX}
         return {name: Use(n, self.of[name]) for name, n in load.used.items() if name not in hidden}
 
     def broken(self, load: Load) -> Iterator[tuple[str, int, int]]:

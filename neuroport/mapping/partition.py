@@ -160,7 +160,7 @@ def binding_of(found: Partition) -> Mapping[str, int]:
     return dict(Counter(core.binding for core in found.cores).most_common())
 
 
-def __too_many(found: Partition, max_cores: int) -> str:
+def _too_many(found: Partition, max_cores: int) -> str:
     """Why the partition is refused."""
     resource, n_cores = next(iter(binding_of(found).items()))
     widest = max(found.cores_of, key=lambda name: len(found.cores_of[name]))
