@@ -136,7 +136,9 @@ class Geometry(Sheet):
     """What one chip holds; used by mapping. None: not known or not limited.
 
     boards: chips by name of board. A core's synapses lie in words; those of one axon in groups of at most
-    synapses_per_group, each of weight, index and delay bits after a header, rounded up to words. Configurations
+    synapses_per_group, each of weight, index and delay bits after a header, rounded up to words. A population axon is
+    shared by at most population_axon_neurons, takes population_axon_slots output axons, and moves the weights it shares
+    with others by a base of at most axon_base_max compartments. Configurations
     (decays of a compartment, thresholds, formats of synapses) are shared by the neurons of a core. delay_max: steps a
     synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary. mesh: columns and rows of routers on
     a chip, each with cores_per_router cores; None: one router per chip. chip_grid: how chips are joined; `mesh`: the
@@ -155,6 +157,9 @@ class Geometry(Sheet):
     synapses_per_group: Count | None = None
     synapse_weight_bits: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None = None
     synapse_index_bits: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None = None
+    population_axon_slots: Count | None = None
+    population_axon_neurons: Count | None = None
+    axon_base_max: Size | None = None
     compartment_configs_per_core: Count | None = None
     threshold_configs_per_core: Count | None = None
     synapse_configs_per_core: Count | None = None

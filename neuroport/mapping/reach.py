@@ -71,7 +71,7 @@ def inputs_of(network: IntNetwork, projection: IntProjection, tile: Tile) -> Mas
         return np.asarray(held.any(axis=0))
     flat = as_sparse(weights_of(synapse))
     found = np.zeros(network.by_name[projection.pre].n_neurons, np.bool_)
-    found[_columns(flat, rows)] = True
+    found[columns_of(flat, rows)] = True
     return found
 
 
@@ -126,8 +126,10 @@ def weights_of(synapse: IntSynapse) -> IntWeights:
     return IntConv2d(np.ones((synapse.in_shape[0], 1, *synapse.op.kernel), np.int32), as_conv(synapse))
 
 
-def _columns(sparse: IntSparse, rows: NDArray[np.int64]) -> NDArray[np.signedinteger]:
+def columns_of(sparse: IntSparse, rows: NDArray[np.int64]) -> NDArray[np.signedinteger]:
     """Columns that these rows hold with weights other than 0."""
     starts, ends = sparse.row_start[rows], sparse.row_start[rows + 1]
-    chosen = np.concatenate([np.arange(a, b) for a, b in zip(starts, ends, strict=True)] or [np.empty(0, np.int64)])
-    return sparse.columns[chosen[sparse.mantissa[chosen] != 0]]
+    n = ends - starts
+    held = np.repeat(ends - np.cumsum(n), n) + np.arange(n.sum())
+    found: NDArray[np.signedinteger] = sparse.columns[held[sparse.mantissa[held] != 0]]
+    return found
