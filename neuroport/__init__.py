@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from neuroport.deployment import Deployment, DeployOptions, deploy
     from neuroport.errors import NeuroportError
     from neuroport.exchange import export_netx, verify_netx
+    from neuroport.fitting import MapOptions, fit, map_model
+    from neuroport.mapping.activity import measure
+    from neuroport.mapping.mapped import map_to_cores
     from neuroport.normalize.convert import convert
     from neuroport.normalize.predict import predict_relu1
     from neuroport.normalize.recipe import load_recipe
@@ -32,6 +35,7 @@ __all__ = [
     "DeployOptions",
     "Deployment",
     "EncodedInputs",
+    "MapOptions",
     "NeuroportError",
     "Record",
     "__version__",
@@ -42,9 +46,13 @@ __all__ = [
     "deploy",
     "encode_inputs",
     "export_netx",
+    "fit",
     "load_ann",
     "load_recipe",
     "load_target",
+    "map_model",
+    "map_to_cores",
+    "measure",
     "predict_relu1",
     "quantize",
     "read_netx",
@@ -60,6 +68,7 @@ _HOME = {
     "DeployOptions": "neuroport.deployment",
     "Deployment": "neuroport.deployment",
     "EncodedInputs": "neuroport.chip.inputs",
+    "MapOptions": "neuroport.fitting",
     "NeuroportError": "neuroport.errors",
     "Record": "neuroport.chip.core.record",
     "accuracy_over_time": "neuroport.snn.over_time",
@@ -69,9 +78,13 @@ _HOME = {
     "deploy": "neuroport.deployment",
     "encode_inputs": "neuroport.chip.inputs",
     "export_netx": "neuroport.exchange",
+    "fit": "neuroport.fitting",
     "load_ann": "neuroport.ann.load",
     "load_recipe": "neuroport.normalize.recipe",
     "load_target": "neuroport.chip.target",
+    "map_model": "neuroport.fitting",
+    "map_to_cores": "neuroport.mapping.mapped",
+    "measure": "neuroport.mapping.activity",
     "predict_relu1": "neuroport.normalize.predict",
     "quantize": "neuroport.chip.quantize",
     "read_netx": "neuroport.backends.loihi.netx_read",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroport.cli_files import add_commands
+from neuroport.cli_map import add_commands as add_map_commands
 from neuroport.errors import NeuroportError, UsageError
 
 if TYPE_CHECKING:
@@ -334,3 +335,4 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
 
 
 add_commands(app, _reporting)
+add_map_commands(app, _reporting, _numbers)

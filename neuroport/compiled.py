@@ -37,7 +37,8 @@ def _folder(chosen: str) -> str:
     """Where compiled code of this source goes, in the folder chosen if any; '' where nothing can be written."""
     digest = hashlib.blake2b(digest_size=8)
     package = Path(__file__).parent
-    for path in sorted([*package.glob("snn/*.py"), *package.glob("chip/*.py"), *package.glob("chip/core/*.py")]):
+    folders = ("snn", "chip", "chip/core", "mapping")
+    for path in sorted(path for folder in folders for path in package.glob(f"{folder}/*.py")):
         digest.update(path.read_bytes())
     try:
         folder = (Path(chosen) if chosen else cache_dir()) / f"compiled-{digest.hexdigest()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from neuroport.ann.load import LoadedAnn
@@ -11,7 +11,9 @@ from neuroport.chip.quantize import quantize
 from neuroport.chip.recalibrate import Recalibrated, recalibrate
 from neuroport.chip.suit import suited
 from neuroport.chip.target import Target
+from neuroport.data import Dataset
 from neuroport.errors import DoesNotFitError
+from neuroport.loading import CALIBRATION_SAMPLES, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized
@@ -19,6 +21,12 @@ from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
 
 COMPARED_SAMPLES = 200  # of the calibration data, on the core, where neurons are compared
+
+
+def calibration_set(ann: LoadedAnn, dataset: Dataset, recipe: Recipe, n_steps: int, seed: int) -> TestSet:
+    """As many samples of the training part as the recipe asks for."""
+    n = recipe.calibration_samples or CALIBRATION_SAMPLES
+    return take_samples(ann, dataset, "train", n, seed=seed, n_steps=n_steps)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,10 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """What all networks made of an ANN share. calibration: with labels; stage: told what is being done."""
+    """What all networks made of an ANN share.
+
+    calibration: with labels; stage: told what is being done; known: float networks by recipe.
+    """
 
     ann: LoadedAnn
     calibration: TestSet
@@ -56,6 +67,7 @@ class Conversion:
     events: bool
     seed: int
     stage: Callable[[str], None]
+    known: dict[str, Normalized] = field(default_factory=dict)
 
     def made(self, target: Target, recipe: Recipe) -> Made:
         """The network with the neuron of the target that is right most often, of equals the first.
@@ -84,10 +96,7 @@ class Conversion:
     def _made(self, target: Target, recipe: Recipe) -> Made:
         """For a target of one kind of neuron."""
         recipe, images = suited(recipe, target), self.calibration.images
-        self.stage(f"normalizing ({recipe.name}) on {len(images)} samples")
-        normalized = convert(self.ann.graph, images, recipe, self.n_steps, events=self.events, seed=self.seed)
-        if recipe.search is not None:
-            self.stage(f"the search chose the {normalized.percentile:g}th percentile")
+        normalized = self._in_rates(recipe)
         self.stage(f"quantizing for {target.name}")
         quantized = quantize(
             normalized.network, target, self.n_steps, images=images, input_range=normalized.input_range
@@ -97,6 +106,17 @@ class Conversion:
             self.stage(f"calibrating biases in the integers of {target.name}")
             made = recalibrate(normalized, quantized, target, images, self.n_steps)
         return Made(target, recipe, normalized, made)
+
+    def _in_rates(self, recipe: Recipe) -> Normalized:
+        """The float network; made once for all targets that suit the recipe alike."""
+        key = recipe.model_dump_json()
+        if key not in self.known:
+            images = self.calibration.images
+            self.stage(f"normalizing ({recipe.name}) on {len(images)} samples")
+            self.known[key] = convert(self.ann.graph, images, recipe, self.n_steps, events=self.events, seed=self.seed)
+            if recipe.search is not None:
+                self.stage(f"the search chose the {self.known[key].percentile:g}th percentile")
+        return self.known[key]
 
     def _tried(self, made: Made, neuron: str) -> Tried:
         """Its accuracy on some calibration samples."""

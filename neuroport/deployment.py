@@ -27,10 +27,12 @@ from neuroport.chip.recalibrate import Recalibrated
 from neuroport.chip.suit import suited
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
-from neuroport.conversion import Conversion, Made, neuron_row
+from neuroport.conversion import Conversion, Made, calibration_set, neuron_row
 from neuroport.data import Dataset, Part
 from neuroport.errors import ToolchainError, UsageError
-from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
+from neuroport.loading import Source, check_labels, load_source, take_samples
+from neuroport.mapping.cost import n_macs
+from neuroport.mapping.report import mapping_section
 from neuroport.normalize.files import write_normalized
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
@@ -166,6 +168,7 @@ class _Deploy:
         normalized, made = conversion.normalized, conversion.recalibrated
         with staged_bundle(out) as stage:
             job = self._job(made, tests, stage / "scratch")
+            mapping = self._mapping(ann, job)
             self.progress.stage(f"preparing backend {self.backend.name}")
             self.backend.check(job)
             backend_versions = self.backend.prepare(self.target, self.progress.stage)
@@ -177,6 +180,7 @@ class _Deploy:
             report["insight"] = self._insight(made, ladder, tests)
             write_normalized(stage / "float.h5", made.normalized)
             report["versions"].update(backend_versions)
+            report["mapping"] = mapping
             failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
             report["outputs"] = output_rows(ann, normalized, ladder)
@@ -212,7 +216,7 @@ class _Deploy:
 
     def _convert(self, ann: LoadedAnn, dataset: Dataset) -> Made:
         """The networks, and the neuron they are made for."""
-        calibration = self._samples(ann, dataset, "train", self.recipe.calibration_samples or CALIBRATION_SAMPLES)
+        calibration = calibration_set(ann, dataset, self.recipe, self.n_steps, self.options.seed)
         conversion = Conversion(
             ann, calibration, self.n_steps, dataset.has_events, self.options.seed, self.progress.stage
         )
@@ -229,6 +233,12 @@ class _Deploy:
         return Job(
             self.target, network, inputs, work_dir, self.progress.stage, on_progress, n_workers=self.options.workers
         )
+
+    def _mapping(self, ann: LoadedAnn, job: Job) -> dict[str, Any]:
+        """Cores, chips and cost, where cores are known; refused here if it does not fit, before anything runs."""
+        self.progress.stage(f"mapping onto {self.target.name}")
+        macs = n_macs(ann.graph)
+        return mapping_section(job.network, self.target, job.inputs, n_macs=macs, seed=self.options.seed)
 
     def _climb_backend(
         self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any], reading: Reading

@@ -27,6 +27,7 @@ from neuroport.curve import Curve
 from neuroport.datasheets import names, read_text
 from neuroport.deployment import Deployment
 from neuroport.normalize.recipe import Recipe, load_recipe
+from neuroport.terminal_mapping import mapping_lines
 from neuroport.terminal_sources import show_sources
 from neuroport.toolchains import status
 
@@ -122,6 +123,8 @@ def show_deployment(result: Deployment) -> None:
     if total["compartments"] > total["neurons"]:
         text = f"{total['compartments']:,} compartments: a reset by subtraction takes two on {report['target']}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
+    for line in mapping_lines(report["mapping"]):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     if len(report["outputs"]) > 1:
         console.print(_outputs_table(report["outputs"]))
     for warning in report["warnings"]:

@@ -39,17 +39,25 @@ ALLOWED = (
     | {room: frozenset(GROUND) | frozenset(ROOMS[:i]) for i, room in enumerate(ROOMS)}
     | {
         "loading": frozenset(GROUND) | frozenset(ROOMS),
-        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
+        "conversion": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
+        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "conversion"},
+        "fitting": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "conversion", "deployment"},
         "plot": frozenset({"errors"}),
         "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
         "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),
-        "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment", "terminal_sources"},
         "exchange_samples": frozenset(GROUND) | frozenset(ROOMS),
         "exchange": frozenset(GROUND) | frozenset(ROOMS) | {"exchange_samples"},
+        "terminal_mapping": frozenset({"fitting"}),
+        "terminal": frozenset(GROUND)
+        | frozenset(ROOMS)
+        | {"curve", "deployment", "terminal_mapping", "terminal_sources"},
         "terminal_files": frozenset({"exchange"}),
         "cli_files": frozenset({"errors", "deployment", "exchange", "terminal", "terminal_files"}),
-        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "exchange"},
-        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"cli_files", "curve", "deployment", "terminal", "__init__"},
+        "cli_map": frozenset({"deployment", "fitting", "terminal", "terminal_mapping"}),
+        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "exchange", "fitting"},
+        "cli": frozenset(GROUND)
+        | frozenset(ROOMS)
+        | {"cli_files", "cli_map", "curve", "deployment", "terminal", "__init__"},
         "__main__": frozenset({"cli"}),
     }
 )

@@ -65,9 +65,9 @@ IntWeights = IntDense | IntConv2d | IntConvTranspose2d | IntSparse
 IntSynapse = IntWeights | IntWindow
 
 
-def taps(synapse: IntConv2d | IntConvTranspose2d | IntWindow, axis: int) -> Taps:
-    """[n_out, k]: whether a tap of the kernel reads inside the image, per output row (axis 0) or column (1)."""
-    g = _as_conv(synapse) if isinstance(synapse, IntWindow) else synapse.geometry
+def sources(synapse: IntConv2d | IntConvTranspose2d | IntWindow, axis: int) -> NDArray[np.int64]:
+    """[n_out, k]: the row (axis 0) or column (1) of the image each tap of the kernel reads, -1 outside of it."""
+    g = as_conv(synapse) if isinstance(synapse, IntWindow) else synapse.geometry
     n_in, out = g.in_shape[axis + 1], np.arange(g.out_shape[axis + 1])[:, None]
     reach = np.arange(g.kernel[axis]) * g.dilation[axis]
     if isinstance(synapse, IntConvTranspose2d):
@@ -75,11 +75,16 @@ def taps(synapse: IntConv2d | IntConvTranspose2d | IntWindow, axis: int) -> Taps
     else:
         places = out * g.stride[axis] - g.padding[axis] + reach
         rest = np.zeros_like(places)
-    inside: Taps = (places >= 0) & (places < n_in) & (rest == 0)
+    return np.where((places >= 0) & (places < n_in) & (rest == 0), places, -1)
+
+
+def taps(synapse: IntConv2d | IntConvTranspose2d | IntWindow, axis: int) -> Taps:
+    """[n_out, k]: whether a tap of the kernel reads inside the image, per output row (axis 0) or column (1)."""
+    inside: Taps = sources(synapse, axis) >= 0
     return inside
 
 
-def _as_conv(window: IntWindow) -> ConvGeometry:
+def as_conv(window: IntWindow) -> ConvGeometry:
     """Where a window looks, as a convolution."""
     in_shape, out_shape = cast(tuple[Image, Image], (window.in_shape, window.out_shape))
     op = window.op
@@ -175,7 +180,7 @@ def _fits(g: ConvGeometry, n_in: int, n_out: int) -> bool:
 
 
 def _window_problem(w: IntWindow, n_in: int, n_out: int) -> str:
-    if not _fits(_as_conv(w), n_in, n_out) or w.in_shape[0] != w.out_shape[0]:
+    if not _fits(as_conv(w), n_in, n_out) or w.in_shape[0] != w.out_shape[0]:
         return (
             f"are windows from {list(w.in_shape)} to {list(w.out_shape)}, which do not take {n_in} neurons to {n_out}"
         )

@@ -17,6 +17,8 @@ Bits = Annotated[int, Field(gt=0, le=64)]
 Count = Annotated[int, Field(gt=0)]
 Size = Annotated[int, Field(ge=0)]
 Joules = Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)]
+Watts = Annotated[float, Field(gt=0, lt=1000, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, lt=1000, allow_inf_nan=False)]
 
 
 class WeightRange(Sheet):
@@ -195,9 +197,13 @@ class Geometry(Sheet):
     """What one chip holds; used by mapping. None: not known or not limited.
 
     boards: chips by name of board. A core's synapses lie in words; those of one axon in groups of at most
-    synapses_per_group, each of weight, index and delay bits after a header, rounded up to words. Configurations
+    synapses_per_group, each of weight, index and delay bits after a header, rounded up to words. A population axon is
+    shared by at most population_axon_neurons, takes population_axon_slots output axons, and moves the weights it shares
+    with others by a base of at most axon_base_max compartments. Configurations
     (decays of a compartment, thresholds, formats of synapses) are shared by the neurons of a core. delay_max: steps a
-    synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary.
+    synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary. mesh: columns and rows of routers on
+    a chip, each with cores_per_router cores; None: one router per chip. chip_grid: how chips are joined; `mesh`: the
+    routers' mesh goes on from chip to chip; `hexagonal`: each chip has six neighbours, boards are those of SpiNN-5.
     machine: of a chip whose cores are processors.
     """
 
@@ -213,19 +219,26 @@ class Geometry(Sheet):
     synapses_per_group: Count | None = None
     synapse_weight_bits: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None = None
     synapse_index_bits: Annotated[tuple[Size, ...], Field(strict=False, min_length=1)] | None = None
+    population_axon_slots: Count | None = None
+    population_axon_neurons: Count | None = None
+    axon_base_max: Size | None = None
     compartment_configs_per_core: Count | None = None
     threshold_configs_per_core: Count | None = None
     synapse_configs_per_core: Count | None = None
     delay_max: Size | None = None
     spike_payload_bits: Size | None = None
     machine: Machine | None = None
+    mesh: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+    cores_per_router: Count | None = None
+    chip_grid: Literal["mesh", "hexagonal"] | None = None
 
 
 class Energy(Sheet):
-    """Joules per event; None: not known.
+    """Joules per event, watts of what draws them all the time, seconds of a step; None: not known.
 
     synaptic event: one weight added for one spike. Neuron update: one compartment in one step, firing or not; idle: one
-    that nothing reaches. hop: a spike from one tile of the mesh to the next. spike message: sending one to one axon.
+    that nothing reaches. hop: a spike from one router of the mesh to the next. spike message: sending one to one axon.
+    step_duration: where the chip keeps real time; elsewhere a step ends when the last core is done.
     """
 
     energy_per_synaptic_event_J: Joules | None = None  # noqa: N815 - the symbol of the unit
@@ -234,6 +247,9 @@ class Energy(Sheet):
     energy_per_spike_message_J: Joules | None = None  # noqa: N815
     energy_per_hop_east_west_J: Joules | None = None  # noqa: N815
     energy_per_hop_north_south_J: Joules | None = None  # noqa: N815
+    power_per_chip_W: Watts | None = None  # noqa: N815
+    power_per_core_W: Watts | None = None  # noqa: N815
+    step_duration_s: Seconds | None = None
 
 
 class ToolchainSheet(Sheet):

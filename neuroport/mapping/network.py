@@ -6,16 +6,25 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target
 
 Box = tuple[tuple[int, int], ...]
 
+# discrete: an axon for each neuron before. population: an axon for each of its pixels (all channels; of a flat
+# population for all its neurons), which says with each spike whose it was, so that its weights are found.
+# rows: a row of synapses for each neuron before, in the memory of the chip (SpiNNaker).
+Storage = Literal["discrete", "population", "rows"]
+
 
 @dataclass(frozen=True)
 class Tile:
-    """Part of one population: a box of its neurons, from `start` up to, not including, `end` on each axis."""
+    """Part of one population: a box of its neurons, from `start` up to, not including, `end` on each axis.
+
+    A box of one axis lies on the population read in C order, whatever its shape (reach.neurons_of).
+    """
 
     population: str
     box: Box
@@ -27,7 +36,7 @@ class Tile:
 
     @property
     def slices(self) -> tuple[slice, ...]:
-        """The box as an index into arrays of the population's shape."""
+        """The box as an index into arrays of the population's shape, or, of one axis, into the raveled ones."""
         return tuple(slice(start, end) for start, end in self.box)
 
 
@@ -59,11 +68,18 @@ class Core:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Cores that hold every neuron of the network (but those of spike sources) exactly once, none of them overfull."""
+    """Cores that hold every neuron of the network exactly once, none of them overfull.
+
+    Spike sources are no neurons of the chip, but on chips whose datasheet says that they take cores.
+    storages: of each projection, in the network's order, how its synapses are stored. unknown: limits of the
+    chip that its datasheet does not know, so that nothing was held to them.
+    """
 
     network: IntNetwork
     target: Target
     cores: tuple[Core, ...]
+    storages: tuple[Storage, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @cached_property
     def cores_of(self) -> Mapping[str, tuple[int, ...]]:

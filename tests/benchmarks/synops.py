@@ -1,15 +1,15 @@
-"""Synaptic operations of a run: each spike is one for each synapse behind its neuron."""
+"""Synaptic operations of a run: each spike is one for each synapse behind its neuron, weights of 0 included."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
-from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntSynapse, IntWindow
+from neuroport.chip.synapses import IntDense, IntSparse, IntSynapse
+from neuroport.mapping import activity
 
 
 def fan_out(synapse: IntSynapse, n_in: int) -> NDArray[np.int64]:
@@ -19,25 +19,8 @@ def fan_out(synapse: IntSynapse, n_in: int) -> NDArray[np.int64]:
             return np.full(n_in, len(mantissa), np.int64)
         case IntSparse():
             return np.bincount(synapse.columns, minlength=n_in)
-        case IntConv2d() | IntConvTranspose2d():
-            c_in = synapse.geometry.in_shape[0]
-            channels = synapse.geometry.out_shape[0] // synapse.geometry.groups
-            rows, columns = _uses(synapse, 0), _uses(synapse, 1)
-            return np.tile(channels * np.outer(rows, columns).reshape(-1), c_in)
-        case IntWindow():
-            return np.zeros(math.prod(synapse.in_shape), np.int64)
-
-
-def _uses(synapse: IntConv2d | IntConvTranspose2d, axis: int) -> NDArray[np.int64]:
-    """How many outputs along one axis read each input place."""
-    g = synapse.geometry
-    n_in, n_out = g.in_shape[axis + 1], g.out_shape[axis + 1]
-    taps = np.arange(g.kernel[axis]) * g.dilation[axis] - g.padding[axis]
-    if isinstance(synapse, IntConvTranspose2d):
-        reached = np.arange(n_in)[:, None] * g.stride[axis] + taps
-        return ((reached >= 0) & (reached < n_out)).sum(1)
-    read = (np.arange(n_out)[:, None] * g.stride[axis] + taps).reshape(-1)
-    return np.bincount(read[(read >= 0) & (read < n_in)], minlength=n_in)
+        case _:
+            return activity.fan_out(synapse, n_in)
 
 
 def count_synops(network: IntNetwork, totals: Mapping[str, NDArray[np.integer]]) -> int:

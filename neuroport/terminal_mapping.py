@@ -1,0 +1,183 @@
+"""What `neuroport map` and `fit` show, and what `deploy` says of the mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from neuroport.fitting import Fit, MapRun
+
+_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
+_WIDTH = 150  # where the output is no terminal
+
+
+class _Console(Console):
+    """Rich's own answer to a closed pipe is exit code 1, which means something else here."""
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line."""
+        raise BrokenPipeError
+
+
+def _console() -> _Console:
+    console = _Console()
+    return console if console.is_terminal else _Console(width=_WIDTH)
+
+
+def show_map(result: MapRun) -> None:
+    """Use against limit, the layers with what binds them, the placements, the cost, and where the files are."""
+    console, report = _console(), result.report
+    console.print(_uses_table(report))
+    console.print(_layers_table(report))
+    if report["cost"] is not None:
+        console.print(_cost_table(report["cost"]))
+    for line in (*mapping_lines(report), f"mapping.json, placement.json and mesh.svg in {result.out}"):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_fit(result: Fit) -> None:
+    """One row for each target, then why it does not fit."""
+    console, report = _console(), result.report
+    table = Table("target", "fits", title=escape(f"{report['model']} on every target"))
+    for heading in ("cores", "chips"):
+        table.add_column(heading, justify="right")
+    table.add_column("what binds")
+    table.add_column("energy per inference", justify="right")
+    table.add_column("worth of the energies", overflow="fold")
+    for row in report["rows"]:
+        table.add_row(row["target"], *_fit_cells(row))
+    console.print(table)
+    for row in report["rows"]:
+        if row["why_not"]:
+            text = f"{row['target']}: {row['why_not']}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+        elif row["mapping"]["limits_unknown"]:
+            unknown = ", ".join(row["mapping"]["limits_unknown"])
+            text = f"{row['target']}: not known, so not checked: {unknown}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _fit_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    found = row["mapping"]
+    if found is None:
+        return ("no" if row["fits"] is False else "unknown", "", "", "", "", "")
+    first = found["uses"][0]
+    binds = f"{first['resource']} {100 * first['fraction']:.0f} % ({', '.join(first['layers'])})"
+    cost = found["cost"]
+    return (
+        "yes",
+        f"{found['cores']:,}",
+        f"{found['chips']:,}",
+        escape(binds),
+        _energy(cost["energy_per_inference_J"], at_least=bool(cost["energy_leaves_out"])),
+        ", ".join(cost["energy_marks"]) or "unknown",
+    )
+
+
+def _uses_table(report: Mapping[str, Any]) -> Table:
+    """Each limited resource on the core that uses most of it, worst first."""
+    table = Table(title=escape(f"{report['model']} on {report['target']}: use of a core against its limit"))
+    table.add_column("resource")
+    for heading in ("most used", "limit", "", "mean"):
+        table.add_column(heading, justify="right")
+    table.add_column("core of layer", overflow="fold")
+    for row in report["uses"]:
+        shares = (f"{100 * row['fraction']:.1f} %", f"{100 * row['mean_fraction']:.1f} %")
+        layers = escape(", ".join(row["layers"]))
+        table.add_row(row["resource"], f"{row['used']:,}", f"{row['limit']:,}", *shares, layers)
+    return table
+
+
+def _layers_table(report: Mapping[str, Any]) -> Table:
+    """Each layer with its cores and what binds it."""
+    table = Table(Column("layer", overflow="fold"), "shape", title="layers")
+    for heading in ("neurons", "compartments", "cores"):
+        table.add_column(heading, justify="right")
+    table.add_column("what binds its fullest core")
+    for row in report["layers"]:
+        limit = "" if row["limit"] is None else f" {row['used']:,} of {row['limit']:,}"
+        numbers = (f"{row[key]:,}" for key in ("neurons", "compartments", "cores"))
+        table.add_row(escape(row["name"]), "x".join(map(str, row["shape"])), *numbers, f"{row['binds']}{limit}")
+    return table
+
+
+def _cost_table(cost: Mapping[str, Any]) -> Table:
+    """Each kind of event: how often, what each costs, and what that number is worth."""
+    title = f"one inference ({cost['steps']} steps; spikes measured on {cost['samples']} samples)"
+    table = Table("per inference", title=title)
+    for heading in ("count", "energy each", "energy"):
+        table.add_column(heading, justify="right")
+    table.add_column("mark")
+    table.add_column("source", overflow="fold")
+    for row in cost["lines"]:
+        each = row[f"energy_per_{row['unit']}_J"]
+        table.add_row(
+            row["what"],
+            f"{row['count_per_inference']:,.0f}{'' if row['unit'] == 'event' else ' ' + row['unit']}",
+            "unknown" if each is None else _energy(each),
+            _energy(row["energy_J"]),
+            row["mark"],
+            escape(row["source"]),
+        )
+    return table
+
+
+def mapping_lines(report: Mapping[str, Any]) -> list[str]:
+    """Cores, chips, boards, placement, energy and time, in a sentence each; of a target without cores, that."""
+    if report["cores"] is None:
+        return [f"mapping: {report['note']}"]
+    boards = " or ".join(f"{n} x {name}" for name, n in report["boards"].items())
+    first = report["uses"][0]
+    where = f"{_plural(report['cores'], 'core')} on {_plural(report['chips'], 'chip')} of {report['target']}"
+    lines = [
+        f"mapping: {where}{f' (boards: {boards})' if boards else ''}; what binds most: {first['resource']}, "
+        f"{first['used']:,} of {first['limit']:,} on a core of {', '.join(first['layers'])}"
+    ]
+    if report["limits_unknown"]:
+        lines.append(f"not known, so not checked: {', '.join(report['limits_unknown'])}; it may take more cores")
+    tried = report["placement"]
+    unit = "messages x hops per inference" if tried["messages_measured"] else "hops, if each neuron fires once"
+    hops = ", ".join(f"{name} {value:,.0f}" for name, value in tried["message_hops_per_inference"].items())
+    lines.append(f"placement: {tried['chosen']} ({unit}: {hops})")
+    return [*lines, *_cost_lines(report["cost"])]
+
+
+def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
+    if cost is None:
+        return ["energy: unknown, as no spikes were measured; map a bundle, or a trained network with --data"]
+    leaves_out = cost["energy_leaves_out"]
+    energy = _energy(cost["energy_per_inference_J"], at_least=bool(leaves_out))
+    lines = [
+        f"energy per inference: {energy}, per step: {_energy(cost['energy_per_step_J'], at_least=bool(leaves_out))}"
+        + (f" ({', '.join(cost['energy_marks'])} numbers)" if cost["energy_marks"] else "")
+        + (f"; not in it, as not known: {', '.join(leaves_out)}" if leaves_out else "")
+    ]
+    duration = cost["step_duration_s"]
+    if duration is None:
+        lines.append(f"time per step: unknown ({cost['step_duration_source']})")
+    else:
+        lines.append(f"time per step: {1e3 * duration:g} ms, per inference: {1e3 * duration * cost['steps']:g} ms")
+    if cost["ann_macs"] is not None:
+        events = next(row["count_per_inference"] for row in cost["lines"] if row["what"] == "synaptic events")
+        lines.append(
+            f"the ANN: {cost['ann_macs']:,} multiply-accumulates per inference; {events:,.0f} synaptic events here"
+        )
+    return lines
+
+
+def _plural(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
+def _energy(joules: float | None, *, at_least: bool = False) -> str:
+    """`12.3 uJ`; `unknown`."""
+    if joules is None:
+        return "unknown"
+    if not joules:
+        return "0 J"
+    size, prefix = next(((size, p) for size, p in _PREFIXES if joules >= size), _PREFIXES[-1])
+    return f"{'at least ' if at_least else ''}{joules / size:.3g} {prefix}J"

@@ -1,0 +1,69 @@
+"""Every core within every limit, every neuron once, every use as the slow counter has it, on random networks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroport.chip.target import Target
+from neuroport.errors import DoesNotFitError
+from neuroport.mapping.network import Partition
+from neuroport.mapping.partition import partition
+from tests.chip.networks import cases, networks, target, variant
+from tests.mapping.counter import Counter, neurons
+
+
+def chip(arithmetic: Any = None, **geometry: Any) -> Target:
+    """Loihi 1 with other limits."""
+    sheet = target("loihi1").model_dump(exclude={"sources", "toolchain"})
+    sheet["geometry"] |= geometry
+    if arithmetic is not None:
+        sheet["arithmetic"] = arithmetic.model_dump()
+    return Target.model_validate(sheet)
+
+
+SMALL = {
+    "compartments_per_core": st.sampled_from([3, 8, 24, 1024]),
+    "input_axons_per_core": st.sampled_from([12, 40, 4096]),
+    "output_axons_per_core": st.sampled_from([12, 60, 4096]),
+    "synapse_bits_per_core": st.sampled_from([1500, 6000, 1 << 20]),
+    "compartment_configs_per_core": st.sampled_from([1, 2, 32]),
+    "threshold_configs_per_core": st.sampled_from([1, 2, 8]),
+    "synapse_configs_per_core": st.sampled_from([3, 8]),
+    "population_axon_neurons": st.sampled_from([2, 512]),
+    "axon_base_max": st.sampled_from([3, 255]),
+}
+
+
+def check(found: Partition) -> None:
+    """Against the counter."""
+    network, counter = found.network, Counter(found)
+    for core in found.cores:
+        counted = counter.uses(core)
+        assert counted == {name: use.used for name, use in core.uses.items()}
+        for name, use in core.uses.items():
+            assert use.limit is None or counted[name] <= use.limit
+    held = {p.name: np.zeros(p.n_neurons, int) for p in network.populations if p.role != "input"}
+    for core in found.cores:
+        for tile in core.tiles:
+            held[tile.population][neurons(network, tile)] += 1
+    assert all((n == 1).all() for n in held.values())
+
+
+GATED = variant("loihi1", gated_max_pool=True)
+
+
+@cases(150)
+@given(st.data(), networks([target("loihi1").arithmetic, GATED]))
+def test_random_networks(data: Any, made: Any) -> None:
+    network, _ = made
+    sheet = chip(network.arithmetic, **{name: data.draw(values, name) for name, values in SMALL.items()})
+    try:
+        found = partition(network, sheet)
+    except DoesNotFitError as error:
+        assert any(f"layer '{p.name}'" in str(error) for p in network.populations)
+        return
+    check(found)
