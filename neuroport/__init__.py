@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from neuroport.normalize.search import choose_percentile
     from neuroport.snn.over_time import accuracy_over_time
     from neuroport.snn.simulate import simulate
+    from neuroport.validation.diagnosis import diagnose
     from neuroport.validation.divergence import compare
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "compare",
     "convert",
     "deploy",
+    "diagnose",
     "encode_inputs",
     "export_netx",
     "load_ann",
@@ -67,6 +69,7 @@ _HOME = {
     "compare": "neuroport.validation.divergence",
     "convert": "neuroport.normalize.convert",
     "deploy": "neuroport.deployment",
+    "diagnose": "neuroport.validation.diagnosis",
     "encode_inputs": "neuroport.chip.inputs",
     "export_netx": "neuroport.exchange",
     "load_ann": "neuroport.ann.load",

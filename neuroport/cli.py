@@ -185,6 +185,7 @@ def deploy(
 def _check_equal(result: Deployment) -> None:
     if not result.is_equal:
         _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
+        _say(result.report["backend"]["divergence"]["verdict"])
         raise SystemExit(1)
 
 

@@ -32,6 +32,7 @@ from neuroport.chip.synapses import n_synapses
 from neuroport.chip.target import load_target
 from neuroport.errors import BundleError, DataError, UsageError
 from neuroport.snn.operators import Shape
+from neuroport.validation.diagnosis import explained
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.report import SCHEMA, versions, write_report
 
@@ -334,7 +335,11 @@ def _run(
         "samples": inputs.n_samples,
         "accuracy": accuracy,
         "layers": _rows(network, core),
-        "backend": {"name": backend.name, **comparison.as_json()},
+        "backend": {
+            "name": backend.name,
+            **comparison.as_json(),
+            "divergence": explained(comparison, network, inputs, core.trace, trace, progress.stage),
+        },
         "versions": found,
     }
     return Verified(read.netx, report, comparison, accuracy, read.out)

@@ -7,7 +7,7 @@ what the backend gave, the population only inherits; where it does not, every kn
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork, IntPopulation
 from neuroport.chip.trace import Trace
+from neuroport.validation.divergence import Comparison
 from neuroport.validation.explain import Explanation, Observed, Samples, explain, wrong_at
 from neuroport.validation.isolate import Site, Spikes, site_of, sources_of
 
@@ -161,6 +162,22 @@ def diagnose(
         share = (deadline - time.monotonic()) / (len(found) - k)
         origins.append(_origin(network, inputs, core, given, p, answer, wrong, time.monotonic() + share))
     return Divergence(tuple(origins), tuple(inherited), tuple(missing), tuple(untold))
+
+
+def explained(
+    comparison: Comparison,
+    network: IntNetwork,
+    inputs: IntInputs,
+    core: Trace,
+    backend: Trace,
+    on_stage: Callable[[str], None],
+) -> dict[str, Any] | None:
+    """The diagnosis as plain data for report.json, None where the comparison found nothing; on_stage: told before."""
+    if not comparison.mismatches:
+        return None
+    on_stage("looking for what makes the backend differ")
+    found = diagnose(network, inputs, core, backend)
+    return None if found is None else found.as_json()
 
 
 def _names(names: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ class Site:
         """[S, T, *shape]: what all arrivals add up to, the accumulators subtracted."""
         a, shape = self.arithmetic, (self.n_samples, self.n_steps, *self.population.shape)
         sums = [
-            sum((arrival.sums[k] for arrival in self.arrivals), np.zeros(shape, np.int64))
+            sum((arrival.sums[k] for arrival in self.arrivals if arrival.sums), np.zeros(shape, np.int64))
             for k in range(2 if a.accumulators == "split" else 1)
         ]
         if len(sums) > 1:

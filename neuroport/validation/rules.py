@@ -151,7 +151,7 @@ def start(site: Site) -> Iterator[Candidate]:
     """An initial potential or a clamp that is not there, or off by a step."""
     p = site.population
     if p.v_init_int:
-        cause = "Lava's LIF starts at 0, lava-nc 0.10.0, lava/proc/lif/process.py"
+        cause = "Lava's LIFReset starts each sample at 0, lava-nc 0.10.0, lava/proc/lif/models.py l.386-449"
         text = f"starts at potential 0, not {p.v_init_int}"
         yield Candidate("v-init-ignored", text, cause, _population(v_init_int=0))
     if p.clamp_until:

@@ -80,7 +80,7 @@ def odd_weights(site: Site) -> Iterator[Candidate]:
         ),
         "odd-weights-rounded": (
             "rounds odd weights of mixed signs to even multiples of 2",
-            "nengo-loihi 1.1.0 does, builder/discretize.py",
+            "nengo-loihi 1.1.0 does, builder/discretize.py l.476",
             lambda m: 2 * np.rint(m / 2),
         ),
     }
@@ -130,7 +130,7 @@ def kernels(site: Site) -> Iterator[Candidate]:
     """Kernels that are flipped, or whose axes are swapped."""
     cause = f"Lava's Conv is a convolution, torch's a correlation, {_LAVA_CONV} l.68-79"
     yield from _each(site, "kernel-flipped", "flips the kernel in both axes", cause, _of_images(_flipped))
-    cause = "Lava's images are [W, H, C], lava-nc 0.10.0, lava/proc/conv/process.py"
+    cause = "Lava's images are [W, H, C], lava-nc 0.10.0, lava/proc/conv/process.py l.37, l.49"
     text = "swaps the kernel's rows and columns"
     yield from _each(site, "axes-swapped", text, cause, _of_images(_transposed))
     text = "swaps rows and columns of stride, padding and dilation"

@@ -48,11 +48,11 @@ def run_with(
     inputs: IntInputs,
     name: str,
     altered: IntNetwork,
-    after: Callable[[Any], Any] = lambda x: x,
+    after: Callable[[Any, int], Any] = lambda x, before: x,
 ) -> Trace:
     """The run in which one population follows `altered`, and those behind it the network, on what it really sent.
 
-    after: what becomes of its spikes, and of its potentials, on their way out.
+    after: what becomes of its spikes, and of its potentials, on their way out; told what was there before the first.
     """
     spikes: dict[str, Any] = {}
     potentials: dict[str, Any] = {}
@@ -62,17 +62,19 @@ def run_with(
             continue
         chosen = altered if p.name == name else network
         found = run_population(chosen, chosen.by_name[p.name], spikes, inputs)
-        spikes[p.name], potentials[p.name] = (after(x) for x in found) if p.name == name else found
+        if p.name == name:
+            found = after(found[0], 0), after(found[1], p.v_init_int)
+        spikes[p.name], potentials[p.name] = found
     return Trace(spikes, potentials)
 
 
-def one_bit(network: IntNetwork, name: str, rng: np.random.Generator) -> IntNetwork:
-    """One bit of one weight of 8 bits and a sign flipped, in two's complement."""
+def one_bit(network: IntNetwork, name: str, rng: np.random.Generator, bits: int = 9) -> IntNetwork:
+    """One bit of one weight flipped, in two's complement of so many bits."""
     k = int(rng.choice([i for i, j in enumerate(network.projections) if j.post == name]))
     m = network.projections[k].synapse.mantissa.copy()
-    at, bit = int(rng.integers(m.size)), int(rng.integers(9))
-    flipped = (int(m.flat[at]) & 511) ^ (1 << bit)
-    m.flat[at] = flipped - 512 if flipped > 255 else flipped
+    at, bit = int(rng.integers(m.size)), int(rng.integers(bits))
+    flipped = (int(m.flat[at]) % (1 << bits)) ^ (1 << bit)
+    m.flat[at] = flipped - (1 << bits) if flipped >> (bits - 1) else flipped
     projections = list(network.projections)
     projections[k] = replace(projections[k], synapse=replace(projections[k].synapse, mantissa=m))
     return unchecked(network, projections=tuple(projections))
@@ -108,9 +110,9 @@ def other_overflow(a: Arithmetic, register: str) -> Arithmetic:
     return a.model_copy(update={register: r.model_copy(update={"overflow": there})})
 
 
-def late(x: Any) -> Any:
-    """All of it one step later, nothing in the first."""
-    return np.concatenate([np.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+def late(x: Any, before: int) -> Any:
+    """All of it one step later."""
+    return np.concatenate([np.full_like(x[:, :1], before), x[:, :-1]], axis=1)
 
 
 def no_bias(network: IntNetwork, name: str) -> IntNetwork:
