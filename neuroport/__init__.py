@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from neuroport.ann.load import load_ann
     from neuroport.ann.simplify import simplify
     from neuroport.backends.loihi.netx_read import read_netx
+    from neuroport.bundle_diff import diff_bundles
     from neuroport.chip.core import run_core
     from neuroport.chip.core.record import Record
     from neuroport.chip.inputs import EncodedInputs, encode_inputs
@@ -42,6 +43,7 @@ __all__ = [
     "convert",
     "deploy",
     "diagnose",
+    "diff_bundles",
     "encode_inputs",
     "export_netx",
     "load_ann",
@@ -70,6 +72,7 @@ _HOME = {
     "convert": "neuroport.normalize.convert",
     "deploy": "neuroport.deployment",
     "diagnose": "neuroport.validation.diagnosis",
+    "diff_bundles": "neuroport.bundle_diff",
     "encode_inputs": "neuroport.chip.inputs",
     "export_netx": "neuroport.exchange",
     "load_ann": "neuroport.ann.load",

@@ -45,9 +45,14 @@ ALLOWED = (
         "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment", "terminal_sources"},
         "exchange": frozenset(GROUND) | frozenset(ROOMS),
         "terminal_files": frozenset({"exchange"}),
+        "bundle_diff": frozenset(GROUND) | frozenset(ROOMS),
+        "terminal_diff": frozenset({"bundle_diff", "validation"}),
+        "cli_diff": frozenset({"bundle_diff", "terminal_diff"}),
         "cli_files": frozenset({"errors", "deployment", "exchange", "terminal", "terminal_files"}),
-        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "exchange"},
-        "cli": frozenset(GROUND) | frozenset(ROOMS) | {"cli_files", "curve", "deployment", "terminal", "__init__"},
+        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"bundle_diff", "deployment", "exchange"},
+        "cli": frozenset(GROUND)
+        | frozenset(ROOMS)
+        | {"cli_diff", "cli_files", "curve", "deployment", "terminal", "__init__"},
         "__main__": frozenset({"cli"}),
     }
 )

@@ -131,7 +131,8 @@ def diagnose(
     core: with the spikes of all populations and the potentials of the readouts. seconds: when to stop looking; what was
     found by then is returned. Within it come at least one sample of each population that differs.
     """
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
+    deadline, half = began + seconds, began + seconds / 2  # half of it for where, at most
     given = sources_of(network, backend.spikes, inputs)
     missing = [p.name for p in network.populations if _is_missing(p, core, backend)]
     untold: list[str] = []
@@ -150,7 +151,7 @@ def diagnose(
         for name in behind & set(core.spikes):
             other_inputs |= _any(np.not_equal(given[name], core.spikes[name]))
         samples = np.flatnonzero(differs | other_inputs)
-        wrong = _wrong_samples(network, p, given, inputs, answer, samples, differs & ~other_inputs, deadline)
+        wrong = _wrong_samples(network, p, given, inputs, answer, samples, differs & ~other_inputs, half)
         if len(wrong):
             found.append((p, answer, wrong))
         elif differs.any():
