@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from neuroport.ann.load import load_ann
     from neuroport.ann.simplify import simplify
     from neuroport.backends.loihi.netx_read import read_netx
+    from neuroport.bundle_diff import diff_bundles
     from neuroport.chip.core import run_core
     from neuroport.chip.core.record import Record
     from neuroport.chip.inputs import EncodedInputs, encode_inputs
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from neuroport.normalize.search import choose_percentile
     from neuroport.snn.over_time import accuracy_over_time
     from neuroport.snn.simulate import simulate
+    from neuroport.validation.diagnosis import diagnose
     from neuroport.validation.divergence import compare
 
 __all__ = [
@@ -44,6 +46,8 @@ __all__ = [
     "compare",
     "convert",
     "deploy",
+    "diagnose",
+    "diff_bundles",
     "encode_inputs",
     "export_netx",
     "fit",
@@ -76,6 +80,8 @@ _HOME = {
     "compare": "neuroport.validation.divergence",
     "convert": "neuroport.normalize.convert",
     "deploy": "neuroport.deployment",
+    "diagnose": "neuroport.validation.diagnosis",
+    "diff_bundles": "neuroport.bundle_diff",
     "encode_inputs": "neuroport.chip.inputs",
     "export_netx": "neuroport.exchange",
     "fit": "neuroport.fitting",

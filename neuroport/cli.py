@@ -1,8 +1,8 @@
 """The command line: parse, call a verb, show the result. Heavy imports wait until a command needs them.
 
-Exit codes: 0 all equal; 1 the backend differs from the core; 2 wrong use; 3 the network cannot be converted or does
-not fit; 4 a toolchain is missing or failed; 130 interrupted; 143 ended by SIGTERM; 141 the reader of the output has
-gone; 70 a bug in neuroport.
+Exit codes: 0 all equal; 1 the backend differs from the core, or one bundle from the other; 2 wrong use; 3 the network
+cannot be converted or does not fit; 4 a toolchain is missing or failed; 130 interrupted; 143 ended by SIGTERM; 141 the
+reader of the output has gone; 70 a bug in neuroport.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from neuroport.cli_diff import add_diff
 from neuroport.cli_files import add_commands
 from neuroport.cli_map import add_commands as add_map_commands
 from neuroport.errors import NeuroportError, UsageError
@@ -222,6 +223,7 @@ def _check_equal(result: Deployment) -> None:
         found = result.comparison.first_mismatch
         number = "" if found is None else f" (number {result.report['sample_numbers'][found.sample]} of the test part)"
         _say(f"the backend differs from the core: {found}{number}")
+        _say(result.report["backend"]["divergence"]["verdict"])
         raise SystemExit(1)
 
 
@@ -336,3 +338,4 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
 
 add_commands(app, _reporting)
 add_map_commands(app, _reporting, _numbers)
+add_diff(app, _reporting)

@@ -84,6 +84,7 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
                 show_verified(result)
             if not result.is_equal and result.comparison is not None:
                 sys.stderr.write(f"the backend differs from the core: {result.comparison.first_mismatch}\n")
+                sys.stderr.write(f"{result.report['backend']['divergence']['verdict']}\n")
                 raise SystemExit(1)
 
 

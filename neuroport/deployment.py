@@ -37,6 +37,7 @@ from neuroport.normalize.files import write_normalized
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
+from neuroport.validation.diagnosis import explained
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.html.page import write_page
 from neuroport.validation.insight import blame_rows, is_worth_blaming, profile_rows
@@ -259,7 +260,11 @@ class _Deploy:
         comparison = compare(job.network, job.inputs, core, trace)
         answer = answer_of(job.network, trace, reading)
         ladder.add("backend", answer.scores, answer.outputs)
-        report["backend"] = {"name": self.backend.name, **comparison.as_json()}
+        report["backend"] = {
+            "name": self.backend.name,
+            **comparison.as_json(),
+            "divergence": explained(comparison, job.network, job.inputs, core, trace, self.progress.stage),
+        }
         return comparison
 
     def _write_program(self, stage: Path, job: Job, core: Trace) -> None:

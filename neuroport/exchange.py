@@ -30,6 +30,7 @@ from neuroport.chip.target import load_target
 from neuroport.errors import BundleError, UsageError
 from neuroport.exchange_samples import Samples, read_samples
 from neuroport.snn.operators import Shape
+from neuroport.validation.diagnosis import explained
 from neuroport.validation.divergence import Comparison, compare, joined
 from neuroport.validation.report import SCHEMA, versions, write_report
 
@@ -209,12 +210,13 @@ def _run(
     progress.stage(f"preparing backend {backend.name}")
     backend.check(job)
     found = {**versions(), **backend.prepare(target, progress.stage)}
-    parts: list[tuple[CoreRun, Comparison]] = []
+    parts: list[tuple[CoreRun, Comparison, dict[str, Any] | None]] = []
     n_at_once = inputs.n_samples if folder is not None else max(1, _samples_that_fit(network, inputs, _BYTE))
     for first in range(0, inputs.n_samples, n_at_once):
         parts.append(_run_part(job, backend, slice(first, first + n_at_once), progress, folder))
-    cores = [core for core, _ in parts]
-    comparison = joined([part for _, part in parts])
+    cores = [core for core, _, _ in parts]
+    comparison = joined([part for _, part, _ in parts])
+    divergence = next((cause for _, _, cause in parts if cause is not None), None)
     answers = np.concatenate([core.readout.argmax(1) for core in cores])
     accuracy = None if samples.labels is None else float((answers == samples.labels).mean())
     report = {
@@ -223,7 +225,7 @@ def _run(
         "samples": inputs.n_samples,
         "accuracy": accuracy,
         "layers": _rows(network, cores),
-        "backend": {"name": backend.name, **comparison.as_json()},
+        "backend": {"name": backend.name, **comparison.as_json(), "divergence": divergence},
         "versions": found,
     }
     return Verified(read.netx, report, comparison, accuracy, read.out)
@@ -231,8 +233,11 @@ def _run(
 
 def _run_part(
     job: Job, backend: Backend, samples: slice, progress: Progress, folder: Path | None
-) -> tuple[CoreRun, Comparison]:
-    """These samples on both sides; no more than the core's sums and the comparison stay in memory or on disk."""
+) -> tuple[CoreRun, Comparison, dict[str, Any] | None]:
+    """These samples on both sides; no more than the core's sums and the comparison stay in memory or on disk.
+
+    Where the sides differ, what makes them differ comes third.
+    """
     inputs, n_total = job.inputs.part(samples), job.inputs.n_samples
 
     def on_progress(n_done: int) -> None:
@@ -249,7 +254,8 @@ def _run_part(
         write_trace(folder / "core.h5", core.trace.spikes, core.trace.potentials)
         write_trace(folder / "backend.h5", trace.spikes, trace.potentials)
     comparison = compare(job.network, inputs, core.trace, trace)
-    return replace(core, rasters={}, potentials={}), comparison
+    divergence = explained(comparison, job.network, inputs, core.trace, trace, progress.stage)
+    return replace(core, rasters={}, potentials={}), comparison, divergence
 
 
 def _samples_that_fit(network: IntNetwork, inputs: IntInputs, bits: int = 1) -> int:

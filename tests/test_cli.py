@@ -61,6 +61,7 @@ def test_embedded_example_with_both_resets(tmp_path):
         assert report["rungs"][4]["samples"] == 599
         assert report["backend"]["mismatches"] == 0
         assert report["backend"]["first_mismatch"] is None
+        assert report["backend"]["divergence"] is None
         assert report["backend"]["compared_spikes"] > 1000
         assert {"target", "recipe", "steps", "seed", "model", "versions"} <= report.keys()
         assert (report["steps"], report["recipe"], report["target"]) == (64, recipe, "cpu")
@@ -124,6 +125,9 @@ def test_a_wrong_backend_exits_with_1(tmp_path, monkeypatch):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["backend"]["mismatches"] == 1
     assert report["backend"]["first_mismatch"]["neuron"] == [3, 2, 1]
+    verdict = report["backend"]["divergence"]["verdict"]
+    assert verdict in result.output
+    assert verdict.startswith("population 'conv2' differs by itself: no known rule explains it")
 
 
 BAD_MODELS = {

@@ -52,12 +52,15 @@ ALLOWED = (
         | frozenset(ROOMS)
         | {"curve", "deployment", "terminal_mapping", "terminal_sources"},
         "terminal_files": frozenset({"exchange"}),
+        "bundle_diff": frozenset(GROUND) | frozenset(ROOMS),
+        "terminal_diff": frozenset({"bundle_diff", "validation"}),
+        "cli_diff": frozenset({"bundle_diff", "terminal_diff"}),
         "cli_files": frozenset({"errors", "deployment", "exchange", "terminal", "terminal_files"}),
         "cli_map": frozenset({"deployment", "fitting", "terminal", "terminal_mapping"}),
-        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "exchange", "fitting"},
+        "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"bundle_diff", "deployment", "exchange", "fitting"},
         "cli": frozenset(GROUND)
         | frozenset(ROOMS)
-        | {"cli_files", "cli_map", "curve", "deployment", "terminal", "__init__"},
+        | {"cli_diff", "cli_files", "cli_map", "curve", "deployment", "terminal", "__init__"},
         "__main__": frozenset({"cli"}),
     }
 )

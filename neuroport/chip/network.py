@@ -168,6 +168,10 @@ class IntNetwork:
         is_readout = any(h.population == population.name and h.read == "membrane" for h in self.heads)
         return None if is_readout and not a.readout_floor else a.membrane_floor
 
+    def arithmetic_of(self, population: IntPopulation) -> Arithmetic:
+        """The arithmetic with the floor that a population's potentials have."""
+        return self.arithmetic.model_copy(update={"membrane_floor": self.floor_of(population)})
+
     @property
     def n_synapses(self) -> int:
         """Synapses on the chip; shared weights count once per use."""

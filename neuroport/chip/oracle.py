@@ -22,6 +22,7 @@ are rounded down, as 7.4.1's IF_curr_delta.aplx does it (targets/spinnaker1.yaml
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import pairwise, product
 
@@ -43,29 +44,36 @@ def run_oracle(network: IntNetwork, inputs: IntInputs) -> Trace:
     spikes: dict[str, NDArray[np.uint8]] = {}
     potentials: dict[str, Int64] = {}
     for population in network.populations:
-        if population.role == "input":
-            if inputs.spikes is not None:
-                spikes[population.name] = inputs.spikes
-            continue
-        incoming = network.incoming[population.name]
-        total = np.zeros((inputs.n_samples, inputs.n_steps, *population.shape), np.int64)
-        if population.gate:
-            spikes[population.name] = _gate(population, incoming[0], spikes[incoming[0].pre])
-            potentials[population.name] = total
-            continue
-        against = np.zeros_like(total)  # what inhibitory synapses bring, where they have an accumulator of their own
-        for projection in incoming:
-            if isinstance(projection.synapse, IntWindow):
-                continue
-            for sign, synapse in _accumulated(network, projection.synapse):
-                summed = weigh(synapse, spikes[projection.pre]) << projection.exponent
-                target = total if sign > 0 else against
-                target += sign * summed.reshape(total.shape)
-        if network.arithmetic.accumulators == "split":
-            end = network.arithmetic.accumulator_limit
-            total = np.minimum(total, end) - np.minimum(against, end)
-        spikes[population.name], potentials[population.name] = _neurons(network, population, total, inputs)
+        name = population.name
+        if population.role != "input":
+            spikes[name], potentials[name] = run_population(network, population, spikes, inputs)
+        elif inputs.spikes is not None:
+            spikes[name] = inputs.spikes
     return Trace(spikes, potentials)
+
+
+def run_population(
+    network: IntNetwork, population: IntPopulation, spikes: Mapping[str, NDArray[np.uint8]], inputs: IntInputs
+) -> tuple[NDArray[np.uint8], Int64]:
+    """Spikes and potentials [S, T, *shape] of one population; spikes: of those it reads."""
+    incoming = network.incoming[population.name]
+    total = np.zeros((inputs.n_samples, inputs.n_steps, *population.shape), np.int64)
+    if population.gate:
+        return pass_gate(population, incoming[0], spikes[incoming[0].pre]), total
+    against = np.zeros_like(total)  # what inhibitory synapses bring, where they have an accumulator of their own
+    for projection in incoming:
+        if isinstance(projection.synapse, IntWindow):
+            continue
+        for sign, synapse in _accumulated(network, projection.synapse):
+            summed = weigh(synapse, spikes[projection.pre]) << projection.exponent
+            target = total if sign > 0 else against
+            target += sign * summed.reshape(total.shape)
+    if network.arithmetic.accumulators == "split":
+        end = network.arithmetic.accumulator_limit
+        total = np.minimum(total, end) - np.minimum(against, end)
+    mantissa = inputs.currents[population.name] if population.driven else population.bias_mantissa[None]
+    bias = mantissa[:, None].astype(np.int64) << population.bias_exponent
+    return integrate(network.arithmetic_of(population), population, total, bias)
 
 
 def _accumulated(network: IntNetwork, synapse: IntWeights) -> list[tuple[int, IntWeights]]:
@@ -137,7 +145,8 @@ def _places(n_here: int, n_there: int, stride: int, shift: int) -> tuple[Int64, 
     return here[inside], there[inside]
 
 
-def _gate(p: IntPopulation, projection: IntProjection, spikes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def pass_gate(p: IntPopulation, projection: IntProjection, spikes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Spikes [S, T, *shape] that a max-pool gate passes, of those [S, T, ...] before it."""
     window = projection.synapse
     if not isinstance(window, IntWindow):
         raise InvalidNetworkError(f"gate '{p.name}' does not read windows")
@@ -168,21 +177,23 @@ def _windows(window: IntWindow, x: Int64, outside: int) -> Int64:
     return np.stack(taps, -1)
 
 
-def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInputs) -> tuple[NDArray[np.uint8], Int64]:
-    a = network.arithmetic
-    mantissa = inputs.currents[p.name] if p.driven else p.bias_mantissa[None]
-    bias = mantissa.astype(np.int64) << p.bias_exponent
-    threshold, floor = p.threshold_mantissa << a.threshold.shift, network.floor_of(p)
-    v = np.full((inputs.n_samples, *p.shape), p.v_init_int, np.int64)
+def integrate(a: Arithmetic, p: IntPopulation, total: Int64, bias: Int64) -> tuple[NDArray[np.uint8], Int64]:
+    """Spikes and potentials [S, T, *shape] for weight sums of that shape.
+
+    bias: in membrane units, of a shape that broadcasts to the same.
+    """
+    bias = np.broadcast_to(bias, total.shape)
+    threshold = p.threshold_mantissa << a.threshold.shift
+    v = np.full_like(total[:, 0], p.v_init_int)
     u = np.zeros_like(v)
     spikes = np.zeros(total.shape, np.uint8)
     potentials = np.zeros(total.shape, np.int64)
-    for t in range(inputs.n_steps):
+    for t in range(total.shape[1]):
         if t >= p.clamp_until:
             left = 0 if p.current_decay is None else _leak(u, p.current_decay, a.decay_bits)
             u = limit(left + (total[:, t] << a.synaptic_shift), a.current)
-            v = limit(_moved(v, u + bias, p.decay, a), a.membrane)
-            v = v if floor is None else np.maximum(v, floor)
+            v = limit(_moved(v, u + bias[:, t], p.decay, a), a.membrane)
+            v = v if a.membrane_floor is None else np.maximum(v, a.membrane_floor)
             fired = v >= threshold if a.threshold.compare == ">=" else v > threshold
             v = np.where(fired, v - threshold if p.reset == "subtract" else 0, v)
             spikes[:, t] = fired
