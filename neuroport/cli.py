@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from neuroport.cli_files import add_commands
+from neuroport.cli_golden import add_golden_commands
 from neuroport.errors import NeuroportError, UsageError
 
 if TYPE_CHECKING:
@@ -298,3 +299,4 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
 
 
 add_commands(app, _reporting)
+add_golden_commands(app, _reporting)
