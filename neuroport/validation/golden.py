@@ -109,7 +109,11 @@ def check_place(out: str | Path, *, force: bool) -> None:
         raise UsageError(f"'{out}' does not end in {SUFFIX}, by which pytest finds recordings; name it NAME{SUFFIX}")
     if not out.parent.is_dir():
         raise UsageError(f"'{out}': '{out.parent}' is no folder; make it, or choose another place")
-    if out.exists() and not force:
+    try:
+        is_there = out.exists()
+    except OSError as error:
+        raise UsageError(f"cannot write '{out}': {error.strerror or error}; choose another place") from error
+    if is_there and not force:
         raise GoldenError(
             f"'{out}' is there already, and recordings are written once; choose another name, or if its spikes are "
             f"meant to change, overwrite it with --force"
