@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from neuroport.chip.digest import network_hash
-from neuroport.validation.divergence import compare
 from neuroport.validation.recorded import Recorded, read_bundle
 from neuroport.validation.report import versions
 from neuroport.validation.rerun import Rerun, Reruns
@@ -71,6 +70,5 @@ def validate(
     recorded = read_bundle(place)
     reruns = again.run(recorded, backends)
     if recorded.backend is not None:
-        kept = compare(recorded.network, recorded.inputs, recorded.trace, recorded.backend)
-        reruns = (*reruns, Rerun("backend.h5", kept))
+        reruns = (*reruns, again.compared("backend.h5", recorded, recorded.backend))
     return Validated(place, recorded, reruns)

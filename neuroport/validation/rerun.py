@@ -11,6 +11,7 @@ from typing import Any
 from neuroport.backends.base import Job
 from neuroport.backends.registry import get_backend
 from neuroport.chip.core import run_core
+from neuroport.chip.trace import Trace
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.recorded import Recorded
 
@@ -35,7 +36,7 @@ class Rerun:
             return f"{self.name}: {c.samples} samples, {c.compared_spikes:,} spikes, every bit equal"
         return (
             f"{self.name} differs from the recording in {c.mismatches:,} of {c.compared_values:,} values; the first "
-            f"(core: as recorded, backend: {self.name} now):\n  {c.first_mismatch}"
+            f"(core: as recorded, backend: {self.name}):\n  {c.first_mismatch}"
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -66,7 +67,7 @@ class Reruns:
         """The core of this neuroport on this machine."""
         self.on_message(f"{recorded.inputs.n_samples} samples on the core")
         trace = run_core(recorded.network, recorded.inputs, record="spikes").trace
-        return Rerun("core", compare(recorded.network, recorded.inputs, recorded.trace, trace))
+        return self.compared("core", recorded, trace)
 
     def backend(self, recorded: Recorded, name: str) -> Rerun:
         """A backend; 'cpu' is the oracle."""
@@ -86,4 +87,8 @@ class Reruns:
             versions = backend.prepare(job.target, self.on_message)
             self.on_message(f"{n_samples} samples on {backend.summary}")
             trace = backend.run(job)
-        return Rerun(name, compare(recorded.network, recorded.inputs, recorded.trace, trace), versions)
+        return self.compared(name, recorded, trace, versions)
+
+    def compared(self, name: str, recorded: Recorded, trace: Trace, versions: Mapping[str, str] | None = None) -> Rerun:
+        """How a trace compares with the record."""
+        return Rerun(name, compare(recorded.network, recorded.inputs, recorded.trace, trace), versions or {})
