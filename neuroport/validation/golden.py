@@ -7,9 +7,9 @@ follows:
     sha256 <64 hex digits>
 
 Behind it: attributes `neuroport` (the version that wrote it), `network_hash` (chip/digest.py), `sheet` (the datasheet
-as JSON, without its sources), and the groups `network`, `inputs` and `trace` as chip/files.py lays them out, spikes in
-bits. The same run gives the same bytes. A recording is written once: another one is refused in its place unless it is
-forced.
+as JSON, without its sources and its arithmetic, which is the network's), and the groups `network`, `inputs` and `trace`
+as chip/files.py lays them out, spikes in bits. The same run gives the same bytes. A recording is written once: another
+one is refused in its place unless it is forced.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 
@@ -42,6 +44,7 @@ _MAGIC = b"neuroport-golden/"
 _FORMAT = _MAGIC + b"1"
 _HEAD = 512  # HDF5 looks for itself at 0, 512, 1024 and so on
 _LAYOUT = ("v110", "v110")  # of HDF5 1.10: a third of the size of the oldest, and read by all of this decade
+_NOT_OF_THE_SHEET = {"arithmetic", "neurons", "sources", "references"}  # the network has its own arithmetic
 _TAKE_BACK = "take it back from version control, and record it again only if the change is meant"
 
 
@@ -132,8 +135,7 @@ def write_golden(out: str | Path, recorded: Recorded, *, force: bool = False) ->
     with h5py.File(content, "w", userblock_size=_HEAD, libver=_LAYOUT) as f:
         f.attrs.update(neuroport=__version__, network_hash=network_hash(network))
         if recorded.sheet is not None:
-            sheet = recorded.sheet.model_copy(update={"sources": {}, "references": {}})
-            f.attrs["sheet"] = sheet.model_dump_json(exclude_defaults=True)
+            f.attrs["sheet"] = recorded.sheet.model_dump_json(exclude=_NOT_OF_THE_SHEET, exclude_defaults=True)
         write_network(f.create_group("network"), network)
         write_inputs(f.create_group("inputs"), recorded.inputs)
         source = {p.name for p in network.populations if p.role == "input"}
@@ -174,13 +176,18 @@ def read_golden(path: str | Path) -> Golden:
     try:
         with h5py.File(io.BytesIO(content), "r") as f:
             network, inputs, trace = read_network(f["network"]), read_inputs(f["inputs"]), read_trace(f["trace"])
-            sheet = Target.model_validate_json(f.attrs["sheet"]) if "sheet" in f.attrs else None
+            content_of_sheet = json.loads(f.attrs["sheet"]) if "sheet" in f.attrs else None
             made_by, expected = str(f.attrs["neuroport"]), str(f.attrs["network_hash"])
         check_inputs(network, inputs)
+        sheet = _sheet(content_of_sheet, network)
     except (NeuroportError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
         raise GoldenError(f"'{path}' is whole, but this neuroport does not read it: {error}; {_TAKE_BACK}") from error
     _check_parts(path, network, inputs, trace, expected)
     return Golden(Recorded(network, inputs, trace, sheet=sheet), expected, made_by)
+
+
+def _sheet(content: dict[str, Any] | None, network: IntNetwork) -> Target | None:
+    return None if content is None else Target.model_validate({**content, "arithmetic": network.arithmetic})
 
 
 def _check_content(path: Path, content: bytes) -> None:

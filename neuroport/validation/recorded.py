@@ -31,14 +31,14 @@ class Recorded:
 
     @property
     def target(self) -> Target:
-        """The datasheet that backends take: this neuroport's own of that name, else the one that was kept.
+        """What backends take: this neuroport's own datasheet of that name, else the one kept; the network's arithmetic.
 
         Raises:
             DatasheetError: there is neither.
         """
-        if self.sheet is not None and self.sheet.name not in names("targets"):
-            return self.sheet
-        return load_target(self.network.target)
+        kept = self.sheet if self.sheet is not None and self.sheet.name not in names("targets") else None
+        sheet = kept or load_target(self.network.target)
+        return sheet.model_copy(update={"arithmetic": self.network.arithmetic})
 
     def first(self, n_samples: int) -> Recorded:
         """The first samples alone."""

@@ -77,8 +77,11 @@ class Builder:
     def plain(self, p: IntPopulation, incoming: Sequence[IntProjection] = ()) -> IntPopulation:
         """The population as this chip must have it: its first reset, a leak that is fixed, a bias exponent it takes."""
         p = replace(p, reset=self.a.resets[0], decay=getattr(self.a, "fixed_decay", None) or 0)
-        tried = [replace(p, bias_exponent=n) for n in range(self.a.bias.exponent_max + 1)]
-        return next((q for q in tried if self.fits(q, incoming)), p)
+        one = np.ones(p.shape, np.int32)
+        for exponent in range(self.a.bias.exponent_max + 1):
+            if self.fits(replace(p, bias_exponent=exponent, bias_mantissa=one), incoming):
+                return replace(p, bias_exponent=exponent)
+        raise AssertionError(f"population '{p.name}' fits {self.name} with no bias")
 
     def tuned(self, p: IntPopulation, incoming: Sequence[IntProjection], v_init: float = 0) -> IntPopulation:
         """The population with the highest threshold (a power of 2) at which it fires often enough."""
@@ -203,7 +206,7 @@ def _of_currents(target: Target, rng: np.random.Generator) -> tuple[IntNetwork, 
     b = Builder(target, first, inputs, rng)
     up = IntConvTranspose2d(b.weights((2, 3, 2, 2), 50), ConvGeometry(shape, (3, 6, 6), (2, 2), (2, 2)))
     resets = target.arithmetic.resets
-    b.add("up", (3, 6, 6), {"pixels": up}, v_init=-0.25, reset=resets[-1], clamp_until=4)
+    b.add("up", (3, 6, 6), {"pixels": up}, v_init=0.75, reset=resets[-1], clamp_until=4)
     b.add(
         "sparse",
         (15,),
@@ -213,9 +216,10 @@ def _of_currents(target: Target, rng: np.random.Generator) -> tuple[IntNetwork, 
         bias_mantissa=rng.integers(-200, 300, 15).astype(np.int32),
         decay=1 << target.arithmetic.decay_bits >> 5,
     )
-    # all of the strongest weights, into a current that hardly decays: it leaves its register
-    sheet = weight_range(b.a, "excitatory")
-    strong = sheet.maximum - sheet.step * rng.integers(0, 20, (6, b.of("pixels").n_neurons))
+    # strong weights only, into a current that hardly decays: it leaves its register
+    sheet, n_in = weight_range(b.a, "excitatory"), b.of("pixels").n_neurons
+    top = min(sheet.maximum, target.arithmetic.synaptic_limit // (2 * n_in)) // sheet.step
+    strong = sheet.step * rng.integers(top - 20, top, (6, n_in), endpoint=True)
     b.add("strong", (6,), {"pixels": IntDense(strong.astype(np.int32))}, exponent=7, current_decay=16, reset=resets[0])
     b.add_potentials("out", {"sparse": b.dense(4, "sparse", 127), "strong": b.dense(4, "strong", 127)})
     return b.done("sparse"), inputs

@@ -57,7 +57,7 @@ def _other_rules(a: Arithmetic) -> dict[str, dict[str, Any]]:
         "compare": {"threshold": a.threshold.model_copy(update={"compare": compare})},
         "synaptic_shift": {"synaptic_shift": a.synaptic_shift + 1},
         "decay_bits": {"decay_bits": a.decay_bits + 1},
-        "accumulators": {"accumulators": "split", "accumulator_bits": 12},
+        "accumulators": {"accumulators": "split", "accumulator_bits": 8},
         "membrane.bits": {"membrane": a.membrane.model_copy(update={"bits": a.membrane.bits + 1})},
     }
     if a.accumulators == "split":
@@ -80,6 +80,6 @@ def _other_numbers(p: IntPopulation, step: int) -> dict[str, Any]:
             numbers[field] = dropped
     if p.bias_mantissa.any():
         numbers["bias_mantissa"] = np.zeros_like(p.bias_mantissa)
-    if p.bias_exponent:
-        numbers["bias_exponent"] = p.bias_exponent - 1
+        if p.bias_exponent:
+            numbers["bias_exponent"] = p.bias_exponent - 1
     return numbers

@@ -17,16 +17,16 @@ from neuroport.chip.core import run_core
 from neuroport.chip.files import KINDS as SYNAPSES
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.oracle import run_oracle
-from neuroport.chip.target import load_target
 from neuroport.datasheets import names
 from neuroport.errors import GoldenError
 from neuroport.validation.divergence import compare
 from neuroport.validation.golden import SUFFIX, check_golden, read_golden
 from tests.golden.features import KINDS
 from tests.golden.mutations import mutations
-from tests.golden.record import FOLDER, line_of, main
+from tests.golden.record import FOLDER, line_of, main, sheets_of
 
-TARGETS = names("targets")
+SHEETS = {label: sheet for name in names("targets") for label, sheet in sheets_of(name).items()}
+TARGETS = list(SHEETS)
 HASHES = (FOLDER / "hashes.txt").read_text("utf-8").splitlines()
 ALL = {*SYNAPSES.values(), "zero", "subtract", "leak", "current decay", "clamp", "v_init", "bias", "skip", "exponent"}
 ALL |= {"current", "spikes", "count", "membrane"}
@@ -86,7 +86,7 @@ def test_every_datasheet_has_its_recordings_and_they_are_those_once_written() ->
 @pytest.mark.parametrize("target", TARGETS)
 def test_core_and_oracle_give_what_was_recorded(target: str, kind: str) -> None:
     golden = read_golden(path_of(target, kind))
-    assert golden.recorded.network.arithmetic == load_target(target).arithmetic, "the datasheet's arithmetic is another"
+    assert golden.recorded.network.arithmetic == SHEETS[target].arithmetic, "the datasheet's arithmetic is another"
     for rerun in check_golden(path_of(target, kind), ["cpu"]):
         assert rerun.is_equal, str(rerun)
         assert rerun.comparison.compared_spikes > 500
@@ -136,7 +136,7 @@ def test_the_core_with_another_comparison_is_told_by_where_it_first_differs() ->
 
 
 @pytest.mark.lava
-@pytest.mark.parametrize("target", [t for t in TARGETS if "lava" in load_target(t).backends])
+@pytest.mark.parametrize("target", [t for t in TARGETS if "lava" in SHEETS[t].backends])
 def test_lava_gives_what_was_recorded(lava: object, target: str) -> None:
     for kind in KINDS:
         (_, rerun) = check_golden(path_of(target, kind), ["lava"])

@@ -118,7 +118,9 @@ def test_the_datasheet_for_backends(run, path):
     read = read_golden(path).recorded
     assert read.sheet.sources == {} and read.target.sources != {}
     own = replace(read, sheet=read.sheet.model_copy(update={"name": "mychip"}))
-    assert own.target is own.sheet
+    assert own.target == own.sheet and own.sheet.energy == target("loihi1").energy
+    other = replace(run.network, arithmetic=target("loihi2").arithmetic)
+    assert replace(read, network=other).target.arithmetic == other.arithmetic  # as a backend narrowed it
     with pytest.raises(DatasheetError, match="unknown target 'testchip'"):
         _ = replace(run, network=replace(run.network, target="testchip"), sheet=None).target
 
