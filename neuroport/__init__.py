@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from neuroport.bundle_diff import diff_bundles
     from neuroport.chip.core import run_core
     from neuroport.chip.core.record import Record
+    from neuroport.chip.digest import network_hash
     from neuroport.chip.inputs import EncodedInputs, encode_inputs
     from neuroport.chip.oracle import run_oracle
     from neuroport.chip.quantize import quantize
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from neuroport.normalize.predict import predict_relu1
     from neuroport.normalize.recipe import load_recipe
     from neuroport.normalize.search import choose_percentile
+    from neuroport.recheck import validate
     from neuroport.snn.over_time import accuracy_over_time
     from neuroport.snn.simulate import simulate
     from neuroport.validation.diagnosis import diagnose
     from neuroport.validation.divergence import compare
+    from neuroport.validation.golden import check_golden, record_golden
 
 __all__ = [
     "DeployOptions",
@@ -42,6 +45,7 @@ __all__ = [
     "Record",
     "__version__",
     "accuracy_over_time",
+    "check_golden",
     "choose_percentile",
     "compare",
     "convert",
@@ -57,13 +61,16 @@ __all__ = [
     "map_model",
     "map_to_cores",
     "measure",
+    "network_hash",
     "predict_relu1",
     "quantize",
     "read_netx",
+    "record_golden",
     "run_core",
     "run_oracle",
     "simplify",
     "simulate",
+    "validate",
     "verify_netx",
 ]
 
@@ -76,6 +83,7 @@ _HOME = {
     "NeuroportError": "neuroport.errors",
     "Record": "neuroport.chip.core.record",
     "accuracy_over_time": "neuroport.snn.over_time",
+    "check_golden": "neuroport.validation.golden",
     "choose_percentile": "neuroport.normalize.search",
     "compare": "neuroport.validation.divergence",
     "convert": "neuroport.normalize.convert",
@@ -91,13 +99,16 @@ _HOME = {
     "map_model": "neuroport.fitting",
     "map_to_cores": "neuroport.mapping.mapped",
     "measure": "neuroport.mapping.activity",
+    "network_hash": "neuroport.chip.digest",
     "predict_relu1": "neuroport.normalize.predict",
     "quantize": "neuroport.chip.quantize",
     "read_netx": "neuroport.backends.loihi.netx_read",
+    "record_golden": "neuroport.validation.golden",
     "run_core": "neuroport.chip.core",
     "run_oracle": "neuroport.chip.oracle",
     "simplify": "neuroport.ann.simplify",
     "simulate": "neuroport.snn.simulate",
+    "validate": "neuroport.recheck",
     "verify_netx": "neuroport.exchange",
 }
 

@@ -24,6 +24,7 @@ import typer
 
 from neuroport.cli_diff import add_diff
 from neuroport.cli_files import add_commands
+from neuroport.cli_golden import add_golden_commands
 from neuroport.cli_map import add_commands as add_map_commands
 from neuroport.errors import NeuroportError, UsageError
 
@@ -339,3 +340,4 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
 add_commands(app, _reporting)
 add_map_commands(app, _reporting, _numbers)
 add_diff(app, _reporting)
+add_golden_commands(app, _reporting)

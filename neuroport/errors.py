@@ -38,6 +38,10 @@ class BundleError(UsageError):
     """A deployment directory is missing, truncated, edited, or not ours to overwrite."""
 
 
+class GoldenError(UsageError):
+    """A golden recording is missing, damaged, edited, of another format, or not to be overwritten."""
+
+
 class ConversionError(NeuroportError):
     """The network cannot be converted or does not fit the chip."""
 

@@ -79,6 +79,7 @@ def test_the_metadata_names_licence_command_and_python(wheel: dict[str, bytes]) 
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nRequires-Python: >=3.11\n" in metadata
     assert b"neuroport = neuroport.cli:main" in wheel[f"{info}/entry_points.txt"]
+    assert b"[pytest11]\nneuroport = neuroport.pytest_plugin" in wheel[f"{info}/entry_points.txt"]
     assert wheel[f"{info}/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
 
 

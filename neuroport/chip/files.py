@@ -2,7 +2,8 @@
 
 Layout (a worker needs h5py and numpy only): `populations/<k>` and `projections/<k>` in topological order, `heads/<k>`,
 scalars as attributes, arrays as datasets; a projection's `kind` says which synapses it has; spikes bit-packed along
-the neuron axis (numpy.packbits) as [S, T, ceil(N / 8)].
+the neuron axis (numpy.packbits) as [S, T, ceil(N / 8)]. A `Place` is a file, or a group of one that is open: a golden
+recording (validation/golden.py) holds all three.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import h5py
 import numpy as np
@@ -33,6 +34,8 @@ from neuroport.chip.trace import Trace
 from neuroport.errors import BundleError
 from neuroport.snn.operators import ConvGeometry
 
+Place: TypeAlias = "Path | h5py.Group"
+
 _POPULATION_SCALARS = (
     "name",
     "role",
@@ -49,7 +52,7 @@ _POPULATION_SCALARS = (
 # What h5py and numpy raise on a file that is cut short, or on a group where a dataset should be.
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError)
 _GEOMETRY = ("in_shape", "out_shape", "kernel", "stride", "padding", "dilation")
-_KINDS: dict[type[IntSynapse], str] = {
+KINDS: dict[type[Any], str] = {
     IntDense: "dense",
     IntConv2d: "conv",
     IntConvTranspose2d: "conv_transpose",
@@ -58,7 +61,7 @@ _KINDS: dict[type[IntSynapse], str] = {
 }
 
 
-def write_network(path: Path, network: IntNetwork) -> None:
+def write_network(path: Place, network: IntNetwork) -> None:
     """Write the integer network to a new file."""
     with _new_file(path) as f:
         f.attrs.update(target=network.target, arithmetic=network.arithmetic.model_dump_json())
@@ -73,7 +76,7 @@ def write_network(path: Path, network: IntNetwork) -> None:
             group.create_dataset("bias_mantissa", data=p.bias_mantissa, compression="gzip")
         for k, j in enumerate(network.projections):
             group = f.create_group(f"projections/{k}")
-            group.attrs.update(pre=j.pre, post=j.post, exponent=j.exponent, kind=_KINDS[type(j.synapse)])
+            group.attrs.update(pre=j.pre, post=j.post, exponent=j.exponent, kind=KINDS[type(j.synapse)])
             _write_synapse(group, j.synapse)
 
 
@@ -91,14 +94,14 @@ def _write_synapse(group: h5py.Group, synapse: IntSynapse) -> None:
         group.attrs.update({key: getattr(synapse.geometry, key) for key in _GEOMETRY}, groups=synapse.geometry.groups)
 
 
-def read_network(path: Path) -> IntNetwork:
+def read_network(path: Place) -> IntNetwork:
     """Read an integer network; every range is checked again.
 
     Raises:
         BundleError: not such a file, or one that is cut short. DoesNotFitError: a number out of range.
     """
     try:
-        with h5py.File(path, "r") as f:
+        with _opened(path) as f:
             arithmetic = Arithmetic.model_validate_json(f.attrs["arithmetic"])
             populations = tuple(_population(f["populations"][str(k)]) for k in range(len(f["populations"])))
             projections = tuple(_projection(f["projections"][str(k)]) for k in range(len(f.get("projections", ()))))
@@ -162,7 +165,7 @@ def _synapse(group: h5py.Group) -> IntSynapse:
     return IntConv2d(mantissa, geometry) if kind == "conv" else IntConvTranspose2d(mantissa, geometry)
 
 
-def write_inputs(path: Path, inputs: IntInputs) -> None:
+def write_inputs(path: Place, inputs: IntInputs) -> None:
     """Write the inputs of all samples to a new file."""
     with _new_file(path) as f:
         f.attrs.update(n_samples=inputs.n_samples, n_steps=inputs.n_steps)
@@ -173,14 +176,14 @@ def write_inputs(path: Path, inputs: IntInputs) -> None:
             dataset.attrs["name"] = name
 
 
-def read_inputs(path: Path) -> IntInputs:
+def read_inputs(path: Place) -> IntInputs:
     """Read inputs.
 
     Raises:
         BundleError: not such a file, or one that is cut short.
     """
     try:
-        with h5py.File(path, "r") as f:
+        with _opened(path) as f:
             spikes = _read_bits(f["spikes"]) if "spikes" in f else None
             currents = {str(d.attrs["name"]): d[()] for d in f["currents"].values()} if "currents" in f else {}
             return IntInputs(int(f.attrs["n_samples"]), int(f.attrs["n_steps"]), spikes, currents)
@@ -191,7 +194,7 @@ def read_inputs(path: Path) -> IntInputs:
         ) from error
 
 
-def write_trace(path: Path, spikes: Mapping[str, NDArray[np.uint8]], potentials: Mapping[str, NDArray[Any]]) -> None:
+def write_trace(path: Place, spikes: Mapping[str, NDArray[np.uint8]], potentials: Mapping[str, NDArray[Any]]) -> None:
     """Write spikes, and potentials where there are any, of each population to a new file."""
     with _new_file(path) as f:
         for k, (name, raster) in enumerate(spikes.items()):
@@ -200,14 +203,14 @@ def write_trace(path: Path, spikes: Mapping[str, NDArray[np.uint8]], potentials:
             f.create_dataset(f"potentials/{k}", data=v, compression="gzip").attrs["name"] = name
 
 
-def read_trace(path: Path) -> Trace:
+def read_trace(path: Place) -> Trace:
     """Read spikes and potentials.
 
     Raises:
         BundleError: not such a file, or one that is cut short.
     """
     try:
-        with h5py.File(path, "r") as f:
+        with _opened(path) as f:
             spikes = {str(d.attrs["name"]): _read_bits(d) for d in f["spikes"].values()}
             potentials = {str(d.attrs["name"]): d[()].astype(np.int64) for d in f.get("potentials", {}).values()}
             return Trace(spikes, potentials)
@@ -219,8 +222,20 @@ def read_trace(path: Path) -> Trace:
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[h5py.File]:
+def _opened(path: Place) -> Iterator[h5py.Group]:
+    if isinstance(path, h5py.Group):
+        yield path
+        return
+    with h5py.File(path, "r") as f:
+        yield f
+
+
+@contextmanager
+def _new_file(path: Place) -> Iterator[h5py.Group]:
     """A new HDF5 file, made in memory: on a full disk the HDF5 library itself would crash."""
+    if isinstance(path, h5py.Group):
+        yield path
+        return
     content = io.BytesIO()
     with h5py.File(content, "w") as f:
         yield f

@@ -1,0 +1,138 @@
+"""The commands that hold a run against what was recorded: `golden record`, `golden check`, `validate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neuroport.cli_files import Reporting
+from neuroport.errors import NeuroportError
+
+if TYPE_CHECKING:
+    from neuroport.validation.rerun import Rerun
+
+_Backends = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend", help="Run it there too, once for each; cpu is the oracle (int64 numpy).", show_default=False
+    ),
+]
+_Workers = Annotated[int | None, typer.Option(help="Simulator processes that share the samples.", min=1)]
+_Json = Annotated[bool, typer.Option("--json", help="Print the result to standard output as JSON.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and differences.")]
+
+
+def add_golden_commands(app: typer.Typer, reporting: Reporting) -> None:
+    """Add the commands; `reporting` turns every ending of a command into a message and an exit code."""
+    golden = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        help="Golden recordings: write one, hold this neuroport against it.",
+    )
+    app.add_typer(golden, name="golden")
+    _add_record(golden, reporting)
+    _add_check(golden, reporting)
+    _add_validate(app, reporting)
+
+
+def _add_record(app: typer.Typer, reporting: Reporting) -> None:
+    @app.command()
+    def record(
+        bundle: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`.")],
+        out: Annotated[Path, typer.Option(help="The file to write: NAME.golden.h5.")],
+        samples: Annotated[
+            int | None, typer.Option(help="The first so many, to keep it small; all if left out.", min=1)
+        ] = None,
+        force: Annotated[bool, typer.Option("--force", help="Overwrite a recording that is there already.")] = False,
+    ) -> None:
+        """Write network, inputs and every spike of a bundle's run into one small file."""
+        with reporting():
+            from neuroport.validation.golden import record_golden
+
+            made = record_golden(bundle, out, n_samples=samples, force=force)
+            if not made.rerun.is_equal:
+                sys.stderr.write(f"nothing recorded: {made.rerun}\n")
+                raise SystemExit(1)
+            sys.stdout.write(f"{out}: {made.n_bytes:,} bytes, network {made.network_hash[:16]}\n{made.rerun}\n")
+
+
+def _add_check(app: typer.Typer, reporting: Reporting) -> None:
+    @app.command()
+    def check(
+        files: Annotated[list[Path], typer.Argument(help="Recordings: NAME.golden.h5 ...")],
+        backend: _Backends = None,
+        workers: _Workers = None,
+        as_json: _Json = False,
+        quiet: _Quiet = False,
+    ) -> None:
+        """Run recordings again; exit code 1 where a bit differs, every file reported."""
+        with reporting():
+            from neuroport.deployment import Silent
+            from neuroport.terminal import TerminalProgress
+            from neuroport.validation.golden import check_golden
+            from neuroport.validation.rerun import Reruns
+
+            rows: list[dict[str, Any]] = []
+            codes: list[int] = []
+            with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
+                again = Reruns(progress.stage, progress.samples, workers)
+                for file in files:
+                    progress.stage(str(file))
+                    try:
+                        reruns = check_golden(file, backend or (), again)
+                    except NeuroportError as error:  # the others are still reported
+                        sys.stderr.write(f"error: {error}\n")
+                        rows.append({"file": str(file), "error": str(error)})
+                        codes.append(error.exit_code)
+                        continue
+                    rows.append({"file": str(file), "reruns": [rerun.as_json() for rerun in reruns]})
+                    codes.append(_show(f"{file}: ", reruns, is_silent=as_json or quiet))
+            if as_json:
+                sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+            _leave(codes)
+
+
+def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
+    @app.command()
+    def validate(
+        bundle: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, here or elsewhere.")],
+        backend: _Backends = None,
+        workers: _Workers = None,
+        as_json: _Json = False,
+        quiet: _Quiet = False,
+    ) -> None:
+        """Verify a bundle's checksums, run its own inputs again, and compare every spike with what it holds."""
+        with reporting():
+            from neuroport.deployment import Silent
+            from neuroport.recheck import validate as run
+            from neuroport.terminal import TerminalProgress
+
+            with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
+                result = run(bundle, progress, backends=backend or (), workers=workers)
+            if not (as_json or quiet):
+                sys.stdout.write(f"{bundle}: every file as it was written\n")
+            code = _show("", result.reruns, is_silent=as_json or quiet)
+            if as_json:
+                sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+            _leave([code])
+
+
+def _show(lead: str, reruns: tuple[Rerun, ...], *, is_silent: bool) -> int:
+    """Say what is equal and, always, what differs; 1 if anything does."""
+    for rerun in reruns:
+        if not rerun.is_equal:
+            sys.stderr.write(f"{lead}{rerun}\n")
+        elif not is_silent:
+            sys.stdout.write(f"{lead}{rerun}\n")
+    return 0 if all(rerun.is_equal for rerun in reruns) else 1
+
+
+def _leave(codes: list[int]) -> None:
+    """1 if a bit differs anywhere, else the code of the first error."""
+    if found := [code for code in codes if code]:
+        raise SystemExit(1 if 1 in found else found[0])

@@ -1,0 +1,94 @@
+"""A recorded run once more: by the core, or by a backend, every spike compared with the record."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neuroport.backends.base import Job
+from neuroport.backends.registry import get_backend
+from neuroport.chip.core import run_core
+from neuroport.chip.trace import Trace
+from neuroport.validation.divergence import Comparison, compare
+from neuroport.validation.recorded import Recorded
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What ran ('core', or a backend's name), and how it compares with the record; versions of what computed."""
+
+    name: str
+    comparison: Comparison
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no spike and no potential differs."""
+        return self.comparison.mismatches == 0
+
+    def __str__(self) -> str:
+        """One or two lines: what was compared, and the first place that differs."""
+        c = self.comparison
+        if self.is_equal:
+            return f"{self.name}: {c.samples} samples, {c.compared_spikes:,} spikes, every bit equal"
+        return (
+            f"{self.name} differs from the recording in {c.mismatches:,} of {c.compared_values:,} values; the first "
+            f"(core: as recorded, backend: {self.name}):\n  {c.first_mismatch}"
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for a report."""
+        return {"name": self.name, **self.comparison.as_json(), "versions": dict(self.versions)}
+
+
+@dataclass(frozen=True)
+class Reruns:
+    """Runs a record again; told what is going on, as a backend's Job is."""
+
+    on_message: Callable[[str], None] = lambda _: None
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+    n_workers: int | None = None
+
+    def run(self, recorded: Recorded, backends: Sequence[str] = ()) -> tuple[Rerun, ...]:
+        """The core, then each backend.
+
+        Raises:
+            UsageError: no such backend, or a record that takes too much memory. DoesNotFitError: a backend cannot run
+            the network. ToolchainError: one is missing or failed.
+        """
+        for name in backends:
+            get_backend(name)  # a wrong name is told before minutes are spent
+        return (self.core(recorded), *(self.backend(recorded, name) for name in backends))
+
+    def core(self, recorded: Recorded) -> Rerun:
+        """The core of this neuroport on this machine."""
+        self.on_message(f"{recorded.inputs.n_samples} samples on the core")
+        trace = run_core(recorded.network, recorded.inputs, record="spikes").trace
+        return self.compared("core", recorded, trace)
+
+    def backend(self, recorded: Recorded, name: str) -> Rerun:
+        """A backend; 'cpu' is the oracle."""
+        backend, n_samples = get_backend(name), recorded.inputs.n_samples
+        with tempfile.TemporaryDirectory(prefix="neuroport-") as folder:
+            job = Job(
+                recorded.target,
+                recorded.network,
+                recorded.inputs,
+                Path(folder),
+                self.on_message,
+                lambda n_done: self.on_progress(n_done, n_samples),
+                n_workers=self.n_workers,
+            )
+            self.on_message(f"preparing backend {name}")
+            backend.check(job)
+            versions = backend.prepare(job.target, self.on_message)
+            self.on_message(f"{n_samples} samples on {backend.summary}")
+            trace = backend.run(job)
+        return self.compared(name, recorded, trace, versions)
+
+    def compared(self, name: str, recorded: Recorded, trace: Trace, versions: Mapping[str, str] | None = None) -> Rerun:
+        """How a trace compares with the record."""
+        return Rerun(name, compare(recorded.network, recorded.inputs, recorded.trace, trace), versions or {})
