@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from neuroport.ann.load import load_ann
     from neuroport.ann.simplify import simplify
     from neuroport.backends.loihi.netx_read import read_netx
+    from neuroport.backends.nir.verbs import export_nir, read_nir
     from neuroport.chip.core import run_core
     from neuroport.chip.core.record import Record
     from neuroport.chip.inputs import EncodedInputs, encode_inputs
@@ -42,12 +43,14 @@ __all__ = [
     "deploy",
     "encode_inputs",
     "export_netx",
+    "export_nir",
     "load_ann",
     "load_recipe",
     "load_target",
     "predict_relu1",
     "quantize",
     "read_netx",
+    "read_nir",
     "run_core",
     "run_oracle",
     "simplify",
@@ -69,12 +72,14 @@ _HOME = {
     "deploy": "neuroport.deployment",
     "encode_inputs": "neuroport.chip.inputs",
     "export_netx": "neuroport.exchange",
+    "export_nir": "neuroport.backends.nir.verbs",
     "load_ann": "neuroport.ann.load",
     "load_recipe": "neuroport.normalize.recipe",
     "load_target": "neuroport.chip.target",
     "predict_relu1": "neuroport.normalize.predict",
     "quantize": "neuroport.chip.quantize",
     "read_netx": "neuroport.backends.loihi.netx_read",
+    "read_nir": "neuroport.backends.nir.verbs",
     "run_core": "neuroport.chip.core",
     "run_oracle": "neuroport.chip.oracle",
     "simplify": "neuroport.ann.simplify",
