@@ -44,7 +44,7 @@ WIDE = [variant(name, membrane={"bits": 40, "overflow": "saturate"}) for name in
 
 
 def expressible(network: IntNetwork) -> IntNetwork:
-    """The network without what NIR has no node for: no clamps, and outputs that never fire where they are potentials."""
+    """The network without what NIR has no node for: no clamps; outputs read by their potential never fire."""
     a = network.arithmetic
     never = min(a.threshold.mantissa_max, (a.membrane.limit - 1) >> a.threshold.shift)
     assume(not any(p.gate for p in network.populations))

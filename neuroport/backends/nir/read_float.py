@@ -101,8 +101,9 @@ class _Walk:
         kind = type(node).__name__
         if kind == "Input":
             shape = _shape_of(name, node)
-            row = self.known.get(name, {"name": name, "shape": shape})
-            self.populations.append(Population(row["name"], tuple(row["shape"]), np.zeros(shape), Neuron(), "input"))
+            row = self.known.get(name, {"name": name, "shape": shape, "neuron": {}})
+            own = tuple(row["shape"])
+            self.populations.append(Population(row["name"], own, np.zeros(own), Neuron(**row["neuron"]), "input"))
             self.signals[name] = Signal(shape, ((row["name"], ()),))
             return
         if not before:
