@@ -27,11 +27,12 @@ from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
 from neuroport.data import Dataset, Part
 from neuroport.errors import ToolchainError, UsageError
-from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
+from neuroport.loading import CALIBRATION_SAMPLES, Loaded, Source, check_labels, load_data, load_source, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
-from neuroport.snn.network import SpikingNetwork
+from neuroport.snn.network import Reset, SpikingNetwork
+from neuroport.spiking import LoadedSnn, load_spiking
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.ladder import Ladder, LayerActivity, Rung
 from neuroport.validation.outputs import Answer, Reading, TestSet
@@ -68,7 +69,7 @@ class DeployOptions(Source):
     the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
     those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
     `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. out: bundle
-    directory, None for neuroport-out/<model>-<target>.
+    directory, None for neuroport-out/<model>-<target>. reset, dt_s: of a .nir file that does not say them (read_nir).
     """
 
     target: str | Path = "loihi-sim"
@@ -80,6 +81,8 @@ class DeployOptions(Source):
     eval_samples: int | None = 1000
     workers: int | None = None
     out: Path | None = None
+    reset: Reset | None = None
+    dt_s: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,14 +120,16 @@ class _Deploy:
             raise UsageError("at least one sample is needed for the backend (--samples) and for accuracy (--eval)")
         if options.steps is not None and options.steps < 1:
             raise UsageError(f"--steps must be at least 1, got {options.steps}")
+        o = options
+        self.snn = load_spiking(o.model, weights=o.weights, recipe=o.recipe, reset=o.reset, dt_s=o.dt_s)
         self.target: Target = load_target(options.target)
         self.backend: Backend = get_backend(_backend_name(options, self.target))
         default, reason = self.target.default_recipe, default_reason(self.target)
         if isinstance(self.backend, FileBackend):
             self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe
             reason = f"the default of {self.backend.name}"
-        self.recipe: Recipe = load_recipe(options.recipe or default)
-        self.reason = "asked for" if options.recipe else reason
+        self.recipe: Recipe = self.snn.recipe if self.snn else load_recipe(options.recipe or default)
+        self.reason = "a spiking network" if self.snn else "asked for" if options.recipe else reason
         if isinstance(self.backend, FileBackend):
             r = self.recipe
             self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
@@ -133,7 +138,7 @@ class _Deploy:
     def run(self) -> Deployment:
         self.progress.stage(f"recipe {self.recipe.name}: {self.reason}")
         self.progress.stage("reading model and data")
-        ann, dataset = load_source(self.options, self.recipe.steps)
+        ann, dataset = self._load()
         out = self.options.out or Path("neuroport-out") / f"{ann.name}-{self.target.name}"
         check_place(out)
         self.n_steps = self.options.steps or dataset.n_steps or self.recipe.steps
@@ -148,7 +153,10 @@ class _Deploy:
             backend_versions = self.backend.prepare(self.target, self.progress.stage)
             ladder = Ladder(tests.labels, lambda name: self.progress.stage(f"rung {name}: {len(tests)} samples"))
             seed = self.options.seed
-            ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
+            if isinstance(ann, LoadedSnn):
+                ladder.climb_snn(normalized, tests, self.n_steps, seed)
+            else:
+                ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
             activity = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
             report = self._report(ann, made, activity, tests)
             report["versions"].update(backend_versions)
@@ -160,18 +168,27 @@ class _Deploy:
             raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
         return Deployment(out, tuple(ladder.rungs), failure, report)
 
-    def _samples(self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
+    def _load(self) -> tuple[LoadedAnn | LoadedSnn, Dataset]:
+        if self.snn is None:
+            return load_source(self.options, self.recipe.steps)
+        dataset = load_data(self.options)
+        return self.snn.shown_events() if dataset.has_events else self.snn, dataset
+
+    def _samples(self, ann: LoadedAnn | LoadedSnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
         """n samples of a part, all if None."""
         return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps)
 
-    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
+    def _convert(self, ann: LoadedAnn | LoadedSnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
         """The float network, and the integer one with the float network it was rounded from."""
         n = self.recipe.calibration_samples or CALIBRATION_SAMPLES
         calibration = self._samples(ann, dataset, "train", n).images
-        self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
-        normalized = convert(
-            ann.graph, calibration, self.recipe, self.n_steps, events=dataset.has_events, seed=self.options.seed
-        )
+        if isinstance(ann, LoadedSnn):
+            normalized = ann.normalized(calibration)
+        else:
+            self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
+            normalized = convert(
+                ann.graph, calibration, self.recipe, self.n_steps, events=dataset.has_events, seed=self.options.seed
+            )
         if self.recipe.search is not None:
             self.progress.stage(f"the search chose the {normalized.percentile:g}th percentile")
         self.progress.stage(f"quantizing for {self.target.name}")
@@ -229,7 +246,7 @@ class _Deploy:
 
     def _report(
         self,
-        ann: LoadedAnn,
+        ann: LoadedAnn | LoadedSnn,
         made: Recalibrated,
         activity: Mapping[str, LayerActivity],
         tests: TestSet,
@@ -302,13 +319,12 @@ def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:
     return reading.integers(network, readouts, trace.potentials, 0)
 
 
-def output_rows(ann: LoadedAnn, normalized: Normalized, ladder: Ladder) -> list[dict[str, Any]]:
+def output_rows(ann: Loaded, normalized: Normalized, ladder: Ladder) -> list[dict[str, Any]]:
     """One row per output: its shape, the population it is read from, and its relative error on each rung."""
     rows = []
-    for k, (name, head) in enumerate(zip(ann.graph.outputs, normalized.network.outputs, strict=True)):
+    for k, ((name, shape), head) in enumerate(zip(ann.outputs, normalized.network.outputs, strict=True)):
         errors = {rung: found[k] for rung, found in ladder.errors.items()}
-        shape = list(ann.graph.by_name[name].shape)
-        rows.append({"name": name, "shape": shape, "population": head.population, "error": errors})
+        rows.append({"name": name, "shape": list(shape), "population": head.population, "error": errors})
     return rows
 
 

@@ -38,14 +38,16 @@ ALLOWED = (
     | {room: frozenset(GROUND) | frozenset(ROOMS[:i]) for i, room in enumerate(ROOMS)}
     | {
         "loading": frozenset(GROUND) | frozenset(ROOMS),
-        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
+        "spiking": frozenset(GROUND) | frozenset(ROOMS),
+        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "spiking"},
         "plot": frozenset({"errors"}),
         "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
         "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),
         "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment", "terminal_sources"},
         "exchange": frozenset(GROUND) | frozenset(ROOMS),
+        "exchange_nir": frozenset(GROUND) | frozenset(ROOMS) | {"exchange"},
         "terminal_files": frozenset({"exchange"}),
-        "cli_files": frozenset({"errors", "deployment", "exchange", "terminal", "terminal_files"}),
+        "cli_files": frozenset({"errors", "deployment", "exchange", "exchange_nir", "terminal", "terminal_files"}),
         "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"deployment", "exchange"},
         "cli": frozenset(GROUND) | frozenset(ROOMS) | {"cli_files", "curve", "deployment", "terminal", "__init__"},
         "__main__": frozenset({"cli"}),

@@ -135,7 +135,7 @@ def norse_counts(path: Path, image: Any, n_steps: int) -> Any:
 def test_norse_gives_every_spike_of_numbers_that_float32_holds(tmp_path: Path) -> None:
     """Tolerance 0: all sums are multiples of 2^-10 below 2^13, exact in float32, those at the threshold too.
 
-    Without branches: nirtorch 2.6 walks a graph breadth first (graph_executor.py, get_execution_order), and takes what
+    Without branches: nirtorch 2.6 walks a graph depth first (graph_utils.py l.71-88), and takes what
     comes by the longer way from the step before. The reader of the tests covers those.
     """
     network = small_net()

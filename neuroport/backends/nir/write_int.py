@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -27,18 +28,7 @@ from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, Int
 from neuroport.errors import DoesNotFitError
 from neuroport.snn.operators import Conv2d, ConvTranspose2d, Dense, Shape, Sparse, Synapse
 
-SCALARS = (
-    "name",
-    "role",
-    "threshold_mantissa",
-    "bias_exponent",
-    "v_init_int",
-    "reset",
-    "decay",
-    "clamp_until",
-    "driven",
-    "unit",
-)
+SCALARS = tuple(f.name for f in fields(IntPopulation) if f.name not in ("shape", "bias_mantissa"))
 
 
 def int_graph(network: IntNetwork) -> Any:
