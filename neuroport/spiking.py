@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from neuroport.backends.nir.verbs import read_nir
 from neuroport.chip.network import IntNetwork
-from neuroport.errors import UsageError
+from neuroport.chip.target import Target
+from neuroport.errors import DoesNotFitError, UsageError
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized, check_images
 from neuroport.snn.network import Neuron, Reset, SpikingNetwork
@@ -53,8 +54,7 @@ class LoadedSnn:
             source=f"{self.name}.nir",
             scale="none",
             reset=firing.reset,
-            v_init=firing.v_init,
-            leak=firing.leak,
+            v_init=firing.v_init if 0 <= firing.v_init < 1 else 0.0,
             input="current" if self.network.encoding == "events" else self.network.encoding,
             readout="count" if self.network.output.neuron.fires else "membrane",
             steps=_STEPS,
@@ -63,6 +63,28 @@ class LoadedSnn:
     def shown_events(self) -> LoadedSnn:
         """The same network for samples that are spikes."""
         return replace(self, network=replace(self.network, encoding="events"))
+
+    def check(self, target: Target) -> None:
+        """Refuse a chip whose neurons are others, before anything is done.
+
+        Raises:
+            DoesNotFitError: the layer, what it needs, and what the chip offers.
+        """
+        a = target.arithmetic
+        for p in self.network.populations:
+            n = p.neuron
+            if p.role == "input" or not isinstance(n, Neuron) or not n.fires:
+                continue
+            if n.reset not in a.resets:
+                raise DoesNotFitError(
+                    f"layer '{p.name}' of '{self.name}.nir' is reset by '{n.reset}', {target.name}'s neurons by "
+                    f"{' or '.join(a.resets)}; choose another --target, or --reset where the file does not say it"
+                )
+            if a.fixed_leak is not None and round((1 - n.leak) * (1 << a.decay_bits)) != a.fixed_decay:
+                raise DoesNotFitError(
+                    f"layer '{p.name}' of '{self.name}.nir' has a leak of {n.leak:g} per step, {target.name}'s neuron "
+                    f"always has {a.fixed_leak:g}; choose another --target or --neuron"
+                )
 
     def normalized(self, images: NDArray[np.float32]) -> Normalized:
         """The network as the later rooms take it, its rates the activations; images: calibration samples [N, ...]."""

@@ -39,7 +39,8 @@ ALLOWED = (
     | {
         "loading": frozenset(GROUND) | frozenset(ROOMS),
         "spiking": frozenset(GROUND) | frozenset(ROOMS),
-        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "spiking"},
+        "conversion": frozenset(GROUND) | frozenset(ROOMS) | {"spiking"},
+        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"conversion", "loading", "spiking"},
         "plot": frozenset({"errors"}),
         "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
         "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),

@@ -69,7 +69,11 @@ def integer_step(node: Any, kind: str, row: Any, says: Any, x: Any, v: Any) -> t
     """v in the chip's membrane integers, of which the file's are shifted ones; its leak cuts towards 0."""
     k, bits = row["exponent"], says["arithmetic"]["decay_bits"]
     v = np.full(x.shape, row["v_init_int"], np.int64) if v is None else v
-    v = np.sign(v) * (np.abs(v) * ((1 << bits) - row["decay"]) >> bits) + (x.astype(np.int64) << k)
+    left, x = (1 << bits) - row["decay"], x.astype(np.int64) << k
+    if says["arithmetic"]["leak"] == "added":
+        v = np.sign(v) * (np.abs(v) * left >> bits) + x
+    else:  # SpiNNaker's: the solution for an input that is steady for a step, rounded down
+        v = x - (left * (x - v) >> bits)
     if kind in ("I", "LI"):
         return np.zeros(x.shape, np.int64), v
     if row["reset"] == "zero":

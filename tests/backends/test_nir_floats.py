@@ -208,6 +208,10 @@ def clamped() -> SpikingNetwork:
     [
         (gated(), "layer 'g' is a max-pool gate, NIR has no such node; use a recipe with `max_pool: expand`"),
         (clamped(), "layer 'out' waits for 3 steps, NIR has no clamp; use a recipe with `clamp: 0`"),
+        (
+            one_layer([[1.0]], neuron=Neuron("zero", floor=0.0)),
+            "layer 'out' holds its potential at 0 or above, NIR's potentials have no floor; convert for a target",
+        ),
         (silent_in_the_middle(), "layer 'm' never fires and sends spikes to others, NIR's integrators send their"),
     ],
 )

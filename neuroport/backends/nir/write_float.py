@@ -72,6 +72,11 @@ def _cell(p: Population, network: SpikingNetwork) -> Cell:
         raise DoesNotFitError(
             f"layer '{p.name}' waits for {p.clamp_until} steps, NIR has no clamp; use a recipe with `clamp: 0`"
         )
+    if neuron.floor is not None:
+        raise DoesNotFitError(
+            f"layer '{p.name}' holds its potential at {neuron.floor:g} or above, NIR's potentials have no floor; "
+            f"convert for a target without one"
+        )
     if not neuron.fires and any(j.pre == p.name for j in network.projections):
         raise DoesNotFitError(
             f"layer '{p.name}' never fires and sends spikes to others, NIR's integrators send their potential; leave "

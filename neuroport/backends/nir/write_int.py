@@ -118,9 +118,9 @@ def _check(p: IntPopulation, network: IntNetwork) -> None:
     if p.current_decay is not None:
         do = "NIR's CubaLIF would pass its biases through the synapse, too; set current_decay to None"
         _refuse(p, f"keeps its currents (current_decay {p.current_decay})", do)
-    if a.membrane_floor is not None:
+    if (floor := network.floor_of(p)) is not None:
         do = f"deploy to a target without a floor, or take another format for {network.target}"
-        _refuse(p, f"holds its potential at {a.membrane_floor} or above, NIR's potentials have no floor", do)
+        _refuse(p, f"holds its potential at {floor} or above, NIR's potentials have no floor", do)
     if not p.driven and not network.incoming[p.name]:
         _refuse(p, "reads nothing but its bias, NIR's biases belong to weights", "give it an input, or leave it out")
     if _is_integrator(p, network):
@@ -141,8 +141,9 @@ def _cell(p: IntPopulation, network: IntNetwork, shift: int) -> Cell:
 def _neurons(p: IntPopulation, network: IntNetwork, shift: int, shape: Shape) -> Any:
     nir, a = library(), network.arithmetic
     full = 1 << a.decay_bits
-    # a leak of Euler's method: v + dt / tau (r I - v), with r = tau / dt so that inputs count as they are
-    tau, r = np.full(shape, DT_S * full / p.decay if p.decay else 0.0), full / p.decay if p.decay else 1.0
+    # a leak of Euler's method: v + dt / tau (r I - v), with r = tau / dt where inputs count as they are
+    tau = np.full(shape, DT_S * full / p.decay if p.decay else 0.0)
+    r = full / p.decay if p.decay and a.leak == "added" else 1.0
     leaky = {"tau": tau, "v_leak": np.zeros(shape)} if p.decay else {}
     if _is_integrator(p, network):
         return (nir.LI if p.decay else nir.I)(r=np.full(shape, r), **leaky)
