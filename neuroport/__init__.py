@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from neuroport.ann.load import load_ann
     from neuroport.ann.simplify import simplify
     from neuroport.backends.loihi.netx_read import read_netx
+    from neuroport.backends.nir.verbs import export_nir, read_nir
     from neuroport.bundle_diff import diff_bundles
     from neuroport.chip.core import run_core
     from neuroport.chip.core.record import Record
@@ -54,6 +55,7 @@ __all__ = [
     "diff_bundles",
     "encode_inputs",
     "export_netx",
+    "export_nir",
     "fit",
     "load_ann",
     "load_recipe",
@@ -65,6 +67,7 @@ __all__ = [
     "predict_relu1",
     "quantize",
     "read_netx",
+    "read_nir",
     "record_golden",
     "run_core",
     "run_oracle",
@@ -92,6 +95,7 @@ _HOME = {
     "diff_bundles": "neuroport.bundle_diff",
     "encode_inputs": "neuroport.chip.inputs",
     "export_netx": "neuroport.exchange",
+    "export_nir": "neuroport.backends.nir.verbs",
     "fit": "neuroport.fitting",
     "load_ann": "neuroport.ann.load",
     "load_recipe": "neuroport.normalize.recipe",
@@ -103,6 +107,7 @@ _HOME = {
     "predict_relu1": "neuroport.normalize.predict",
     "quantize": "neuroport.chip.quantize",
     "read_netx": "neuroport.backends.loihi.netx_read",
+    "read_nir": "neuroport.backends.nir.verbs",
     "record_golden": "neuroport.validation.golden",
     "run_core": "neuroport.chip.core",
     "run_oracle": "neuroport.chip.oracle",

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -54,6 +54,10 @@ app.add_typer(recipes_app, name="recipes")
 _Model = Annotated[
     str | None,
     typer.Argument(help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."),
+]
+_Deployed = Annotated[
+    str | None,
+    typer.Argument(help="A .pt2, .onnx or .nir file, or package.module:callable; the digits network if left out."),
 ]
 _Data = Annotated[
     Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
@@ -143,7 +147,7 @@ def _say(text: str) -> None:
 
 @app.command()
 def deploy(
-    model: _Model = None,
+    model: _Deployed = None,
     target: Annotated[str, typer.Option(help="Chip or simulator: a name of `neuroport targets`, or a YAML file.")] = (
         "loihi-sim"
     ),
@@ -176,6 +180,8 @@ def deploy(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Bundle directory; neuroport-out/MODEL-TARGET if left out.")] = None,
+    reset: Annotated[Literal["zero", "subtract"] | None, typer.Option(help="Of a .nir file: zero if left out.")] = None,
+    dt: Annotated[float | None, typer.Option(help="Of a .nir file: seconds per step; 1e-4 if left out.")] = None,
     seed: _Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json to standard output.")] = False,
     quiet: _Quiet = False,
@@ -205,6 +211,8 @@ def deploy(
             workers=workers,
             blame=blame,
             out=out,
+            reset=reset,
+            dt_s=dt,
             seed=seed,
         )
         if quiet:

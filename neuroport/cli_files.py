@@ -27,13 +27,21 @@ def _add_export(app: typer.Typer, reporting: Reporting) -> None:
     def export(
         source: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5.")],
         out: Annotated[Path, typer.Option(help="The file to write, replaced if it is there.")],
-        to: Annotated[str, typer.Option("--to", help="Format: netx (HDF5 of Intel's lava-dl).")] = "netx",
+        to: Annotated[str, typer.Option("--to", help="Format: netx (HDF5 of Intel's lava-dl) or nir.")] = "netx",
     ) -> None:
         """Write a deployed network as a file of another tool; what the format cannot hold is refused."""
         with reporting():
             from neuroport.exchange import export_netx
+            from neuroport.exchange_nir import export_bundle_nir
 
             _check_format(to)
+            if to == "nir":
+                written = export_bundle_nir(source, out)
+                sys.stdout.write(
+                    f"{written.out}: {written.n_layers} layers of neurons, in the integers of {written.target}\n"
+                    f"resets, units, the test at the threshold and the rest are in its metadata under 'neuroport'\n"
+                )
+                return
             made = export_netx(source, out)
             sys.stdout.write(
                 f"{made.out}: {made.n_layers} layers of neurons\n"
@@ -89,8 +97,8 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
 
 
 def _check_format(name: str) -> None:
-    if name != "netx":
-        raise UsageError(f"--to '{name}' is not known; netx is")
+    if name not in ("netx", "nir"):
+        raise UsageError(f"--to '{name}' is not known; netx and nir are")
 
 
 def _shape(text: str) -> tuple[int, ...] | None:

@@ -13,17 +13,18 @@ from neuroport.chip.suit import suited
 from neuroport.chip.target import Target
 from neuroport.data import Dataset
 from neuroport.errors import DoesNotFitError
-from neuroport.loading import CALIBRATION_SAMPLES, take_samples
+from neuroport.loading import CALIBRATION_SAMPLES, Loaded, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized
+from neuroport.spiking import LoadedSnn
 from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
 
 COMPARED_SAMPLES = 200  # of the calibration data, on the core, where neurons are compared
 
 
-def calibration_set(ann: LoadedAnn, dataset: Dataset, recipe: Recipe, n_steps: int, seed: int) -> TestSet:
+def calibration_set(ann: Loaded, dataset: Dataset, recipe: Recipe, n_steps: int, seed: int) -> TestSet:
     """As many samples of the training part as the recipe asks for."""
     n = recipe.calibration_samples or CALIBRATION_SAMPLES
     return take_samples(ann, dataset, "train", n, seed=seed, n_steps=n_steps)
@@ -56,12 +57,12 @@ class Made:
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """What all networks made of an ANN share.
+    """What all networks made of one model share.
 
     calibration: with labels; stage: told what is being done; known: float networks by recipe.
     """
 
-    ann: LoadedAnn
+    ann: LoadedAnn | LoadedSnn
     calibration: TestSet
     n_steps: int
     events: bool
@@ -95,8 +96,12 @@ class Conversion:
 
     def _made(self, target: Target, recipe: Recipe) -> Made:
         """For a target of one kind of neuron."""
-        recipe, images = suited(recipe, target), self.calibration.images
-        normalized = self._in_rates(recipe)
+        images = self.calibration.images
+        if isinstance(self.ann, LoadedSnn):
+            normalized = self.ann.normalized(images)
+        else:
+            recipe = suited(recipe, target)
+            normalized = self._in_rates(self.ann, recipe)
         self.stage(f"quantizing for {target.name}")
         quantized = quantize(
             normalized.network, target, self.n_steps, images=images, input_range=normalized.input_range
@@ -107,13 +112,13 @@ class Conversion:
             made = recalibrate(normalized, quantized, target, images, self.n_steps)
         return Made(target, recipe, normalized, made)
 
-    def _in_rates(self, recipe: Recipe) -> Normalized:
+    def _in_rates(self, ann: LoadedAnn, recipe: Recipe) -> Normalized:
         """The float network; made once for all targets that suit the recipe alike."""
         key = recipe.model_dump_json()
         if key not in self.known:
             images = self.calibration.images
             self.stage(f"normalizing ({recipe.name}) on {len(images)} samples")
-            self.known[key] = convert(self.ann.graph, images, recipe, self.n_steps, events=self.events, seed=self.seed)
+            self.known[key] = convert(ann.graph, images, recipe, self.n_steps, events=self.events, seed=self.seed)
             if recipe.search is not None:
                 self.stage(f"the search chose the {self.known[key].percentile:g}th percentile")
         return self.known[key]

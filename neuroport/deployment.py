@@ -30,13 +30,14 @@ from neuroport.chip.trace import Trace
 from neuroport.conversion import Conversion, Made, calibration_set, neuron_row
 from neuroport.data import Dataset, Part
 from neuroport.errors import ToolchainError, UsageError
-from neuroport.loading import Source, check_labels, load_source, take_samples
+from neuroport.loading import Loaded, Source, check_labels, load_data, load_source, take_samples
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.report import mapping_section
 from neuroport.normalize.files import write_normalized
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
-from neuroport.snn.network import SpikingNetwork
+from neuroport.snn.network import Reset, SpikingNetwork
+from neuroport.spiking import LoadedSnn, load_spiking
 from neuroport.validation.diagnosis import explained
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.html.page import write_page
@@ -78,7 +79,8 @@ class DeployOptions(Source):
     those of recorded spikes. samples: to the backend, or sample_numbers: which of the test part, from 0. eval_samples:
     test images for accuracy, those of the backend among them, None for all. workers: of the vendor's simulator that
     share the samples, None by processors. blame: whether to measure what each layer costs, None for where the core lost
-    accuracy. out: bundle directory, None for neuroport-out/<model>-<target>.
+    accuracy. out: bundle directory, None for neuroport-out/<model>-<target>. reset, dt_s: of a .nir file that does not
+    say them (read_nir).
     """
 
     target: str | Path = "loihi-sim"
@@ -93,6 +95,8 @@ class DeployOptions(Source):
     workers: int | None = None
     blame: bool | None = None
     out: Path | None = None
+    reset: Reset | None = None
+    dt_s: float | None = None
 
     @property
     def n_backend(self) -> int:
@@ -135,6 +139,8 @@ class _Deploy:
             raise UsageError("at least one sample is needed for the backend (--samples) and for accuracy (--eval)")
         if options.steps is not None and options.steps < 1:
             raise UsageError(f"--steps must be at least 1, got {options.steps}")
+        o = options
+        self.snn = load_spiking(o.model, weights=o.weights, recipe=o.recipe, reset=o.reset, dt_s=o.dt_s)
         self.target: Target = load_target(options.target)
         if options.neuron is not None:
             self.target = self.target.with_neuron(options.neuron)
@@ -145,18 +151,21 @@ class _Deploy:
         if isinstance(self.backend, FileBackend):
             default = self.backend.default_recipe
             reason = f"the default of {self.backend.name}"
-        self.recipe: Recipe = load_recipe(options.recipe or default)
-        self.reason = "asked for" if options.recipe else reason
+        self.recipe: Recipe = self.snn.recipe if self.snn else load_recipe(options.recipe or default)
+        self.reason = "a spiking network" if self.snn else "asked for" if options.recipe else reason
         if isinstance(self.backend, FileBackend):
             r = self.recipe
             self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
-        suited(self.recipe, self.target)
+        if self.snn is None:
+            suited(self.recipe, self.target)
+        else:
+            self.snn.check(self.target)
         self.n_steps = options.steps or self.recipe.steps
 
     def run(self) -> Deployment:
         self.progress.stage(f"recipe {self.recipe.name}: {self.reason}")
         self.progress.stage("reading model and data")
-        ann, dataset = load_source(self.options, self.recipe.steps)
+        ann, dataset = self._load()
         out = self.options.out or Path("neuroport-out") / f"{ann.name}-{self.target.name}"
         check_place(out)
         self.n_steps = self.options.steps or dataset.n_steps or self.recipe.steps
@@ -175,7 +184,10 @@ class _Deploy:
             backend_versions = self.backend.prepare(self.target, self.progress.stage)
             ladder = Ladder(tests.labels, lambda name: self.progress.stage(f"rung {name}: {len(tests)} samples"))
             seed = self.options.seed
-            ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
+            if isinstance(ann, LoadedSnn):
+                ladder.climb_snn(normalized, tests, self.n_steps, seed)
+            else:
+                ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
             core = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
             report = self._report(ann, conversion, core, tests)
             report["insight"] = self._insight(made, ladder, tests)
@@ -209,13 +221,19 @@ class _Deploy:
             )
         return rows
 
+    def _load(self) -> tuple[LoadedAnn | LoadedSnn, Dataset]:
+        if self.snn is None:
+            return load_source(self.options, self.recipe.steps)
+        dataset = load_data(self.options)
+        return self.snn.shown_events() if dataset.has_events else self.snn, dataset
+
     def _samples(
-        self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None, first: tuple[int, ...] = ()
+        self, ann: LoadedAnn | LoadedSnn, dataset: Dataset, part: Part, n: int | None, first: tuple[int, ...] = ()
     ) -> TestSet:
         """n samples of a part, all if None; those numbered `first` before others."""
         return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps, first=first)
 
-    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> Made:
+    def _convert(self, ann: LoadedAnn | LoadedSnn, dataset: Dataset) -> Made:
         """The networks, and the neuron they are made for."""
         calibration = calibration_set(ann, dataset, self.recipe, self.n_steps, self.options.seed)
         conversion = Conversion(
@@ -235,10 +253,10 @@ class _Deploy:
             self.target, network, inputs, work_dir, self.progress.stage, on_progress, n_workers=self.options.workers
         )
 
-    def _mapping(self, ann: LoadedAnn, job: Job) -> dict[str, Any]:
+    def _mapping(self, ann: LoadedAnn | LoadedSnn, job: Job) -> dict[str, Any]:
         """Cores, chips and cost, where cores are known; refused here if it does not fit, before anything runs."""
         self.progress.stage(f"mapping onto {self.target.name}")
-        macs = n_macs(ann.graph)
+        macs = None if isinstance(ann, LoadedSnn) else n_macs(ann.graph)
         return mapping_section(job.network, self.target, job.inputs, n_macs=macs, seed=self.options.seed)
 
     def _climb_backend(
@@ -279,7 +297,7 @@ class _Deploy:
 
     def _report(
         self,
-        ann: LoadedAnn,
+        ann: LoadedAnn | LoadedSnn,
         conversion: Made,
         core: CoreRung,
         tests: TestSet,
@@ -377,13 +395,12 @@ def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:
     return reading.integers(network, readouts, trace.potentials, 0)
 
 
-def output_rows(ann: LoadedAnn, normalized: Normalized, ladder: Ladder) -> list[dict[str, Any]]:
+def output_rows(ann: Loaded, normalized: Normalized, ladder: Ladder) -> list[dict[str, Any]]:
     """One row per output: its shape, the population it is read from, and its relative error on each rung."""
     rows = []
-    for k, (name, head) in enumerate(zip(ann.graph.outputs, normalized.network.outputs, strict=True)):
+    for k, ((name, shape), head) in enumerate(zip(ann.outputs, normalized.network.outputs, strict=True)):
         errors = {rung: found[k] for rung, found in ladder.errors.items()}
-        shape = list(ann.graph.by_name[name].shape)
-        rows.append({"name": name, "shape": shape, "population": head.population, "error": errors})
+        rows.append({"name": name, "shape": list(shape), "population": head.population, "error": errors})
     return rows
 
 

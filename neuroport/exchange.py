@@ -90,7 +90,7 @@ def export_netx(source: str | Path, out: str | Path) -> Exported:
         DoesNotFitError: netx cannot hold it. Nothing is written then.
     """
     source, out = Path(source), Path(out)
-    _check_places(source, out)
+    check_places(source, out)
     n_steps = "n_steps"
     if source.is_dir():
         verify_bundle(source)
@@ -110,7 +110,12 @@ def export_netx(source: str | Path, out: str | Path) -> Exported:
     return Exported(out, sum(p.role != "input" for p in network.populations), call, entry)
 
 
-def _check_places(source: Path, out: Path) -> None:
+def check_places(source: Path, out: Path) -> None:
+    """Refuse a source that holds no network, and a place to write to that would change it.
+
+    Raises:
+        BundleError, UsageError: which, and what to give.
+    """
     if not source.exists():
         raise BundleError(f"'{source}' is not there; {_SOURCES}")
     if source.is_dir() and not (source / "manifest.json").is_file():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -60,8 +62,24 @@ def load_source(source: Source, n_steps: int) -> tuple[LoadedAnn, Dataset]:
     return load_ann(source.model, examples=_examples(dataset, n_steps), weights=source.weights), dataset
 
 
+class Loaded(Protocol):
+    """A network that was read, trained or spiking, as the data have to fit it."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one sample, several inputs joined."""
+
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """Of every input."""
+
+    @property
+    def outputs(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every output."""
+
+
 def take_samples(
-    ann: LoadedAnn,
+    ann: Loaded,
     dataset: Dataset,
     part: Part,
     n: int | None,
@@ -77,19 +95,19 @@ def take_samples(
     index = dataset.choose(part, n, seed, first)
     labels = dataset.part(part).labels[index]
     if not dataset.has_events:
-        inputs = [node.shape for node in ann.graph.inputs]
-        return TestSet(dataset.images(part, index, ann.input_shape, inputs=inputs), labels, numbers=index)
+        images = dataset.images(part, index, ann.input_shape, inputs=ann.input_shapes)
+        return TestSet(images, labels, numbers=index)
     spikes = dataset.spikes(part, index, ann.input_shape, n_steps)
     return TestSet(spikes.mean(1, dtype=np.float32), labels, spikes, index)
 
 
-def check_labels(labels: NDArray[np.int64], ann: LoadedAnn) -> None:
+def check_labels(labels: NDArray[np.int64], ann: Loaded) -> None:
     """Refuse labels that the network has no class for.
 
     Raises:
         DataError: one output only, or a class number beyond the last.
     """
-    n_classes = int(np.prod(ann.graph.by_name[ann.graph.output].shape))
+    n_classes = math.prod(ann.outputs[0][1])
     if n_classes < _MIN_CLASSES:
         raise DataError(f"the model has {n_classes} output; accuracy is measured on class scores of 2 or more")
     if int(labels.max()) >= n_classes:
@@ -97,6 +115,15 @@ def check_labels(labels: NDArray[np.int64], ann: LoadedAnn) -> None:
             f"labels go up to {int(labels.max())}, the model has {n_classes} outputs (classes 0 to {n_classes - 1}); "
             f"is this the data set it was trained on?"
         )
+
+
+def load_data(source: Source) -> Dataset:
+    """The data set of a source whose network was read already.
+
+    Raises:
+        UsageError: there is none, or it cannot be read.
+    """
+    return _read(source, _needed(source.data))
 
 
 def _read(source: Source, path: Path) -> Dataset:

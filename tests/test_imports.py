@@ -39,14 +39,16 @@ ALLOWED = (
     | {room: frozenset(GROUND) | frozenset(ROOMS[:i]) for i, room in enumerate(ROOMS)}
     | {
         "loading": frozenset(GROUND) | frozenset(ROOMS),
-        "conversion": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
-        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "conversion"},
+        "spiking": frozenset(GROUND) | frozenset(ROOMS),
+        "conversion": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "spiking"},
+        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"conversion", "loading", "spiking"},
         "fitting": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "conversion", "deployment"},
         "plot": frozenset({"errors"}),
         "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
         "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),
         "exchange_samples": frozenset(GROUND) | frozenset(ROOMS),
         "exchange": frozenset(GROUND) | frozenset(ROOMS) | {"exchange_samples"},
+        "exchange_nir": frozenset(GROUND) | frozenset(ROOMS) | {"exchange"},
         "terminal_mapping": frozenset({"fitting"}),
         "terminal": frozenset(GROUND)
         | frozenset(ROOMS)
@@ -55,7 +57,7 @@ ALLOWED = (
         "bundle_diff": frozenset(GROUND) | frozenset(ROOMS),
         "terminal_diff": frozenset({"bundle_diff", "validation"}),
         "cli_diff": frozenset({"bundle_diff", "terminal_diff"}),
-        "cli_files": frozenset({"errors", "deployment", "exchange", "terminal", "terminal_files"}),
+        "cli_files": frozenset({"errors", "deployment", "exchange", "exchange_nir", "terminal", "terminal_files"}),
         "cli_map": frozenset({"deployment", "fitting", "terminal", "terminal_mapping"}),
         "recheck": frozenset(GROUND) | frozenset(ROOMS),
         "cli_golden": frozenset({"errors", "cli_files", "deployment", "recheck", "terminal", "validation"}),

@@ -38,6 +38,16 @@ class LoadedAnn:
         return self.graph.input_shape
 
     @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """Shape of one sample of every input."""
+        return [node.shape for node in self.graph.inputs]
+
+    @property
+    def outputs(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every output."""
+        return [(name, self.graph.by_name[name].shape) for name in self.graph.outputs]
+
+    @property
     def precision(self) -> float:
         """Relative step of the numbers the framework computes in: 1.2e-7 for float32."""
         return self.framework.precision
@@ -90,6 +100,10 @@ def _read_file(path: Path) -> LoadedAnn:
 
         graph, framework = load_onnx(path)
         return LoadedAnn(path.stem, graph, framework)
+    if path.suffix == ".nir":
+        raise ModelFileError(
+            f"'{path}' is a spiking network, no trained ANN; `neuroport deploy` takes it, neuroport.read_nir reads it"
+        )
     program = read_exported(path)
     return LoadedAnn(path.stem, graph_from_exported(program), TorchFramework(program))
 

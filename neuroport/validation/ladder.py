@@ -126,7 +126,7 @@ class Ladder:
             ConversionError: the folded network, or the spiking one in unclipped rates, does not answer as the trained
             one does, up to rounding: a conversion that is wrong is not carried further.
         """
-        network, reading = normalized.network, Reading(normalized, n_steps, seed)
+        reading = Reading(normalized, n_steps, seed)
         self.on_rung("ann")
         trained = [output.astype(np.float64) for output in ann.run_outputs(tests.images)]
         self.add("ann", _flat(trained[0]), trained)
@@ -147,6 +147,11 @@ class Ladder:
             return reading.rates(_head_rates(normalized.exact.network, tests.images[k], clip=True))
 
         self._climb("normalized", len(tests), clipped)
+        self.climb_snn(normalized, tests, n_steps, seed)
+
+    def climb_snn(self, normalized: Normalized, tests: TestSet, n_steps: int, seed: int = 0) -> None:
+        """The rung of the float simulation, the first one of a network that was spiking from the start."""
+        network, reading = normalized.network, Reading(normalized, n_steps, seed)
         self.on_rung("float_snn")
         self._climb(
             "float_snn",
