@@ -116,7 +116,7 @@ def encode_inputs(
         for projection in float_network.incoming[population.name]:
             if projection.pre == float_network.input.name:
                 total = total + apply(projection.operator, batch).reshape(len(images), *population.shape)
-        scaled = total.numpy() * (population.unit / (1 << population.bias_exponent))
+        scaled = total.numpy() * (network.input_unit(population) / (1 << population.bias_exponent))
         currents[population.name] = _checked(np.rint(scaled), population.name, network, first_sample)
     return IntInputs(len(images), n_steps, None, currents)
 

@@ -25,7 +25,8 @@ class IntPopulation:
 
     threshold = threshold_mantissa << threshold shift; bias = bias_mantissa << bias_exponent, mantissa of the
     population's shape. `driven`: every sample adds its own input current, a bias mantissa under the same exponent.
-    `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it). `gate`: a
+    `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it); of inputs and
+    biases it takes unit << input_shift of the arithmetic. `gate`: a
     max-pool gate (snn/gate.py) behind one IntWindow; threshold, bias, decay and clamp mean nothing, its potential is 0.
     decay, current_decay: of 2^decay_bits, what potential and current lose in a step; None: the current loses all.
     """
@@ -152,6 +153,10 @@ class IntNetwork:
         is_reset = reads.get(population.name) != "membrane" and not population.gate
         return 2 if is_reset and population.reset in self.arithmetic.two_compartments else 1
 
+    def input_unit(self, population: IntPopulation) -> int:
+        """Integers of an input or a bias that stand for v_th = 1 in one step."""
+        return population.unit << self.arithmetic.input_shift
+
     def weight_sum(self, population: str) -> int:
         """The largest |sum| of weights that the spikes of one step can bring a neuron of a population."""
         incoming = self.incoming[population]
@@ -232,11 +237,14 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
             f"never fire; rescale the layer"
         )
     low, high = int(p.bias_mantissa.min(initial=0)), int(p.bias_mantissa.max(initial=0))
-    if low < a.bias.mantissa_min or high > a.bias.mantissa_max or p.bias_exponent not in a.bias.exponents:
+    # a weight has no exponent of its own
+    least = a.bias.exponent_min if a.bias.through == "synapses" and (low or high or p.driven) else 0
+    outside = low < a.bias.mantissa_min or high > a.bias.mantissa_max
+    if outside or not least <= p.bias_exponent <= a.bias.exponent_max:
         raise DoesNotFitError(
             f"layer '{p.name}': bias mantissas {low} to {high} with exponent {p.bias_exponent}, {chip} allows "
-            f"{a.bias.mantissa_min} to {a.bias.mantissa_max} with exponent {a.bias.exponents[0]} to "
-            f"{a.bias.exponents[-1]}; rescale the layer"
+            f"{a.bias.mantissa_min} to {a.bias.mantissa_max} with exponent {least} to {a.bias.exponent_max}; "
+            f"rescale the layer"
         )
     if abs(p.v_init_int) > a.membrane.limit:
         raise DoesNotFitError(
@@ -250,8 +258,8 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
         )
     if p.clamp_until and not a.clamp:
         raise DoesNotFitError(
-            f"layer '{p.name}' waits for step {p.clamp_until} (clamp), {chip}'s neurons take what arrives from the first "
-            f"step on; use a recipe without clamp (hard-reset-unclamped)"
+            f"layer '{p.name}' waits for step {p.clamp_until} (clamp), {chip}'s neurons take what arrives from the "
+            f"first step on; use a recipe without clamp (hard-reset-unclamped)"
         )
     if a.fixed_decay is not None and p.decay != a.fixed_decay:
         raise DoesNotFitError(

@@ -36,7 +36,8 @@ class Layer:
     pres: whose spikes each of the stamps' projections reads; n_in: neurons of each population `incoming` reads; bound:
     largest |sum| of weights that one step can bring, which chose `total_dtype`; power: factor 2^power of all weights,
     left out of the stamps; inhibitory: how far behind the others the sums of inhibitory synapses stand, 0 where one sum
-    holds both; floor: where potentials end; gate: index [n_out, k] of the inputs of a max-pool gate's windows; made: products by device.
+    holds both; floor: where potentials end; gate: index [n_out, k] of the inputs of a max-pool gate's windows; made:
+    products by device.
     """
 
     population: IntPopulation
@@ -121,7 +122,7 @@ class Layer:
         arriving = self.bound << a.synaptic_shift
         if p.decay or self.floor is not None or self.inhibitory or arriving > a.current.limit:
             return False
-        if p.current_decay is not None and p.current_decay < 1 << a.decay_bits:
+        if a.leak == "closed-form" or (p.current_decay is not None and p.current_decay < 1 << a.decay_bits):
             return False
         reach = abs(p.v_init_int) + n_steps * (arriving + largest_bias)
         if reach >= a.membrane.limit:
@@ -149,6 +150,7 @@ class Layer:
             current_half=1 << (a.current.bits - 1),
             current_wraps=a.current.overflow == "wrap",
             decay=p.decay,
+            creeps=a.leak == "closed-form",
             keep=(1 << a.decay_bits) - p.decay,
             current_keep=0 if p.current_decay is None else (1 << a.decay_bits) - p.current_decay,
             decay_bits=a.decay_bits,
