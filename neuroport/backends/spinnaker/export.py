@@ -61,7 +61,8 @@ def write_export(folder: Path, network: IntNetwork, inputs: IntInputs, expected:
     """
     check_exportable(network, inputs)
     folder.mkdir(exist_ok=True)
-    made, unit = sources(network, inputs), weight_unit(network)
+    made, a = sources(network, inputs), network.arithmetic
+    scale = {"unit": weight_unit(network), "moved": 2.0**-a.input_shift}
     with new_file(folder / "network.h5") as f:
         f.attrs.update(target=network.target, v_unit=V_UNIT)
         for k, s in enumerate(made):
@@ -71,7 +72,7 @@ def write_export(folder: Path, network: IntNetwork, inputs: IntInputs, expected:
             f.create_group(f"populations/{k}").attrs.update(_attributes(network, p))
         for k, c in enumerate(connections(network, inputs)):
             group = f.create_group(f"projections/{k}")
-            group.attrs.update(pre=c.pre, post=c.post, receptor=c.receptor, delay=c.delay, unit=unit)
+            group.attrs.update(pre=c.pre, post=c.post, receptor=c.receptor, delay=c.delay, **scale)
             for key in ("i", "j", "weight"):
                 group.create_dataset(key, data=getattr(c, key), compression="gzip", compression_opts=1, shuffle=True)
     with new_file(folder / "stimulus.h5") as f:
@@ -104,8 +105,11 @@ def _attributes(network: IntNetwork, p: IntPopulation) -> dict[str, object]:
         "shape": p.shape,
         "depth": network.depth[p.name],
         "v_thresh": (p.threshold_mantissa << a.threshold.shift) * V_UNIT,
-        "v_reset": _LOWEST if floor is None else floor * V_UNIT,
+        "v_reset": floor * V_UNIT if floor is not None else _LOWEST if a.membrane_floor is not None else 0.0,
         "v_init": p.v_init_int * V_UNIT,
+        "neuron": a.neuron,
+        "kept": 1.0 if not a.fixed_decay else 1.0 - a.fixed_decay / (1 << a.decay_bits),
+        "tau_m": 1.0 if not a.fixed_decay else float((1 << a.decay_bits) // a.fixed_decay),
         "max_expected_summed_weight": 2.0**a.synaptic_shift - V_UNIT,
         "is_readout": p.role == "readout",
     }

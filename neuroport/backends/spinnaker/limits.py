@@ -6,7 +6,7 @@ from neuroport.chip.inputs import IntInputs, check_inputs
 from neuroport.chip.network import IntNetwork, IntPopulation
 from neuroport.errors import DoesNotFitError
 
-NEURONS = ("if-trunc-delta",)
+NEURONS = ("if-trunc-delta", "if-curr-delta")
 _REMEDY = "deploy with --target spinnaker1 and a recipe that resets to zero (hard-reset-unclamped)"
 
 

@@ -49,45 +49,62 @@ def set_up(folder: Path, simulator: str) -> Any:
     return sim
 
 
-def brian2_neuron(sim: Any) -> Any:
-    """sPyNNaker's IFTruncDelta for Brian2, >= included. 1 V stands for 1 in PyNN: mV would round."""
+# What a step of each neuron does on SpiNNaker, in Brian2's words; `a` is what arrives. All numbers are multiples of `unit`,
+# 2^-15, and powers of two times integers, so that floating point computes as s16.15 does, rounding down included.
+BRIAN2_STEP = {
+    "if-trunc-delta": "v = clip(v + a, v_reset, inf*volt)",  # no leak, and not below v_reset
+    "if-curr-delta": "v = a - floor((a - v) * kept / unit) * unit",
+}
+
+
+def brian2_neuron(sim: Any, neuron: str) -> Any:
+    """sPyNNaker's neuron for Brian2. 1 V stands for PyNN's 1 mV: the factor 1000 would round."""
     import brian2
     from pyNN.brian2.cells import BaseNeuronGroup
     from pyNN.standardmodels import build_translations
 
+    names = ("v_thresh", "v_reset", "unit")
+
     class Group(BaseNeuronGroup):  # type: ignore[misc]
         def __init__(self, n: int, equations: str, **parameters: Any) -> None:
             super().__init__(n, equations, "v >= v_thresh", reset="v = v_reset", refractory=False, **parameters)
-            self.run_regularly("v = clip(v, v_reset, inf*volt)", when="before_thresholds", dt=DT * brian2.ms)
+            step = f"{BRIAN2_STEP[neuron]}\na = 0*volt"
+            self.run_regularly(step, when="before_thresholds", dt=DT * brian2.ms)
 
-    class IFTruncDelta(sim.IF_curr_delta):  # type: ignore[misc]
-        default_parameters = {"v_thresh": 1.0, "v_reset": 0.0}  # noqa: RUF012
-        translations = build_translations(("v_thresh", "v_thresh", brian2.volt), ("v_reset", "v_reset", brian2.volt))
+    class Cell(sim.IF_curr_delta):  # type: ignore[misc]
+        default_parameters = dict.fromkeys((*names, "kept"), 0.0)
+        translations = build_translations(*((name, name, brian2.volt) for name in names), ("kept", "kept"))
         state_variable_translations = build_translations(("v", "v", brian2.volt))
-        eqs = brian2.Equations("v : volt\nv_thresh : volt (constant)\nv_reset : volt (constant)")
+        post_synaptic_variables = {"excitatory": "a", "inhibitory": "a"}  # noqa: RUF012
+        eqs = brian2.Equations(
+            "v : volt\na : volt\nkept : 1 (constant)\n" + "\n".join(f"{name} : volt (constant)" for name in names)
+        )
         brian2_model = Group
 
-    return IFTruncDelta
+    return Cell
 
 
 def make_population(sim: Any, simulator: str, p: dict[str, Any]) -> Any:
-    """Neurons without leak that fire at v >= v_thresh and start again at v_reset, where potentials end below.
+    """Neurons that fire at v >= v_thresh and start again at v_reset; `kept` is what a step leaves of v, 1 without leak.
 
-    It is 0 but for neurons that never fire. Every number is a multiple of 2^-15, exact in floating point and in s16.15.
+    IFTruncDelta's potentials end at v_reset: at 0, or far below where the neurons never fire.
     """
     v = {"v_thresh": float(p["v_thresh"]), "v_reset": float(p["v_reset"])}
-    n, label = int(p["n"]), str(p["name"])
+    n, label, is_leaky, kept = int(p["n"]), str(p["name"]), p["neuron"] == "if-curr-delta", float(p["kept"])
     if simulator == "spiNNaker":
-        cell = sim.extra_models.IFTruncDelta(tau_m=1.0, cm=1.0, tau_refrac=0.0, **v)
+        tau = {"tau_m": float(p["tau_m"]), "cm": float(p["tau_m"]), "tau_refrac": 0.0}  # R = tau_m / cm = 1
+        cell = sim.IF_curr_delta(v_rest=0.0, **tau, **v) if is_leaky else sim.extra_models.IFTruncDelta(**tau, **v)
         # Says how sPyNNaker is to hold weights: its own estimate may halve them, and round.
         held = [float(p["max_expected_summed_weight"])] * 2
         made = sim.Population(n, cell, label=label, max_expected_summed_weight=held)
-    elif simulator == "nest":  # no leak: exp(-1 / tau_m) is exactly 1
-        cell = sim.IF_curr_delta(tau_m=1e18, cm=1.0, tau_refrac=0.0, v_rest=0.0, i_offset=0.0, **v)
+    elif simulator == "nest":  # without leak exp(-1 / tau_m) is exactly 1
+        tau_m = -1 / np.log(kept) if is_leaky else 1e18
+        cell = sim.IF_curr_delta(tau_m=tau_m, cm=1.0, tau_refrac=0.0, v_rest=0.0, i_offset=0.0, **v)
         made = sim.Population(n, cell, label=label)
-        made.node_collection.V_min = v["v_reset"]  # of NEST's own neuron, not in PyNN
+        if not is_leaky:
+            made.node_collection.V_min = v["v_reset"]  # of NEST's own neuron, not in PyNN
     else:
-        made = sim.Population(n, brian2_neuron(sim)(**v), label=label)
+        made = sim.Population(n, brian2_neuron(sim, p["neuron"])(unit=2.0**-15, kept=kept, **v), label=label)
     made.initialize(v=float(p["v_init"]))
     made.record(["spikes", "v"] if p["is_readout"] else ["spikes"])
     return made
@@ -96,6 +113,8 @@ def make_population(sim: Any, simulator: str, p: dict[str, Any]) -> Any:
 def connect(sim: Any, simulator: str, pre: Any, post: Any, c: dict[str, Any]) -> Any:
     """One list of connections, all of one sign. PyNN's inhibitory weights are negative."""
     i, j, weight, delay = c["i"].astype(int), c["j"].astype(int), c["weight"] * float(c["unit"]), float(c["delay"] * DT)
+    if simulator == "nest":  # adds a weight to v whole, where sPyNNaker's neuron moves v a part of the way towards it
+        weight = weight * float(c["moved"])
     if simulator == "spiNNaker":
         connector = sim.FromListConnector(np.column_stack([i, j, weight, np.full(len(i), delay)]))
         return sim.Projection(pre, post, connector, sim.StaticSynapse(), receptor_type=c["receptor"])
