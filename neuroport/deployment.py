@@ -21,14 +21,14 @@ from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.network import IntNetwork
-from neuroport.chip.quantize import quantize
-from neuroport.chip.recalibrate import Recalibrated, recalibrate
+from neuroport.chip.recalibrate import Recalibrated
+from neuroport.chip.suit import suited
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
+from neuroport.conversion import Conversion, Made, neuron_row
 from neuroport.data import Dataset, Part
 from neuroport.errors import ToolchainError, UsageError
 from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
-from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
@@ -64,7 +64,8 @@ class Silent:
 class DeployOptions(Source):
     """What `neuroport deploy` can be told; model, data and seed: see Source.
 
-    target, recipe: names or YAML files; recipe None is the target's default. via: a format of other tools ('netx') that
+    target, recipe: names or YAML files; recipe None is the target's default. neuron: of those the target has, None for
+    the one that is right most often on calibration samples. via: a format of other tools ('netx') that
     the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
     those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
     `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. out: bundle
@@ -75,6 +76,7 @@ class DeployOptions(Source):
     backend: str | None = None
     via: str | None = None
     recipe: str | Path | None = None
+    neuron: str | None = None
     steps: int | None = None
     samples: int = 20
     eval_samples: int | None = 1000
@@ -118,6 +120,8 @@ class _Deploy:
         if options.steps is not None and options.steps < 1:
             raise UsageError(f"--steps must be at least 1, got {options.steps}")
         self.target: Target = load_target(options.target)
+        if options.neuron is not None:
+            self.target = self.target.with_neuron(options.neuron)
         self.backend: Backend = get_backend(_backend_name(options, self.target))
         default, reason = self.target.default_recipe, default_reason(self.target)
         if isinstance(self.backend, FileBackend):
@@ -128,6 +132,7 @@ class _Deploy:
         if isinstance(self.backend, FileBackend):
             r = self.recipe
             self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
+        suited(self.recipe, self.target)
         self.n_steps = options.steps or self.recipe.steps
 
     def run(self) -> Deployment:
@@ -140,7 +145,9 @@ class _Deploy:
         wanted = self.options.eval_samples
         tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.samples))
         check_labels(tests.labels, ann)
-        normalized, made = self._convert(ann, dataset)
+        conversion = self._convert(ann, dataset)
+        self.target, self.recipe = conversion.target, conversion.recipe
+        normalized, made = conversion.normalized, conversion.recalibrated
         with staged_bundle(out) as stage:
             job = self._job(made, tests, stage / "scratch")
             self.progress.stage(f"preparing backend {self.backend.name}")
@@ -150,7 +157,7 @@ class _Deploy:
             seed = self.options.seed
             ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
             activity = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
-            report = self._report(ann, made, activity, tests)
+            report = self._report(ann, conversion, activity, tests)
             report["versions"].update(backend_versions)
             failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
@@ -164,24 +171,13 @@ class _Deploy:
         """n samples of a part, all if None."""
         return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps)
 
-    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
-        """The float network, and the integer one with the float network it was rounded from."""
-        n = self.recipe.calibration_samples or CALIBRATION_SAMPLES
-        calibration = self._samples(ann, dataset, "train", n).images
-        self.progress.stage(f"normalizing ({self.recipe.name}) on {len(calibration)} samples")
-        normalized = convert(
-            ann.graph, calibration, self.recipe, self.n_steps, events=dataset.has_events, seed=self.options.seed
+    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> Made:
+        """The networks, and the neuron they are made for."""
+        calibration = self._samples(ann, dataset, "train", self.recipe.calibration_samples or CALIBRATION_SAMPLES)
+        conversion = Conversion(
+            ann, calibration, self.n_steps, dataset.has_events, self.options.seed, self.progress.stage
         )
-        if self.recipe.search is not None:
-            self.progress.stage(f"the search chose the {normalized.percentile:g}th percentile")
-        self.progress.stage(f"quantizing for {self.target.name}")
-        quantized = quantize(
-            normalized.network, self.target, self.n_steps, images=calibration, input_range=normalized.input_range
-        )
-        if not self.recipe.calibrates_biases:
-            return normalized, Recalibrated(normalized, quantized)
-        self.progress.stage(f"calibrating biases in the integers of {self.target.name}")
-        return normalized, recalibrate(normalized, quantized, self.target, calibration, self.n_steps)
+        return conversion.made(self.target, self.recipe)
 
     def _job(self, made: Recalibrated, tests: TestSet, work_dir: Path) -> Job:
         network = made.quantized.network
@@ -230,10 +226,11 @@ class _Deploy:
     def _report(
         self,
         ann: LoadedAnn,
-        made: Recalibrated,
+        conversion: Made,
         activity: Mapping[str, LayerActivity],
         tests: TestSet,
     ) -> dict[str, Any]:
+        made = conversion.recalibrated
         normalized, network = made.normalized, made.quantized.network
         rows = layer_rows(network, {q.name: q for q in made.quantized.layers}, activity)
         silent = {name: n for name, n in normalized.n_silent_channels.items() if n}
@@ -242,6 +239,7 @@ class _Deploy:
             "target": self.target.name,
             "recipe": self.recipe.name,
             "recipe_reason": self.reason,
+            "neuron": neuron_row(conversion),
             "percentile": normalized.percentile if self.recipe.reads_percentile else None,
             "calibration": {"rate_errors": list(made.rate_errors), "output_errors": list(made.output_errors)},
             "steps": self.n_steps,
