@@ -187,8 +187,11 @@ def deploy(
 
 
 def _check_equal(result: Deployment) -> None:
-    if not result.is_equal:
+    if result.comparison is not None and result.comparison.mismatches:
         _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
+    if result.mapped is not None and result.mapped.differences:
+        _say(f"what would be loaded differs from the export: {result.mapped.first_difference}")
+    if not result.is_equal:
         raise SystemExit(1)
 
 

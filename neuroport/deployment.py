@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,12 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
-from neuroport.backends.base import Backend, FileBackend, Job
-from neuroport.backends.registry import get_backend
+from neuroport.backends.base import FileBackend, Job, Mapped
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
@@ -27,14 +24,15 @@ from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
 from neuroport.conversion import Conversion, Made, neuron_row
 from neuroport.data import Dataset, Part
-from neuroport.errors import ToolchainError, UsageError
+from neuroport.errors import UsageError
+from neuroport.last_rung import LastRung
 from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
-from neuroport.validation.divergence import Comparison, compare
+from neuroport.validation.divergence import Comparison
 from neuroport.validation.ladder import Ladder, LayerActivity, Rung
-from neuroport.validation.outputs import Answer, Reading, TestSet
+from neuroport.validation.outputs import Reading, TestSet
 from neuroport.validation.report import SCHEMA, layer_rows, versions, write_report
 
 _WORTH_SAYING = 1e-4  # fraction of neuron-steps outside a register
@@ -86,17 +84,22 @@ class DeployOptions(Source):
 
 @dataclass(frozen=True, eq=False)
 class Deployment:
-    """What came of it: where the bundle lies, the ladder, the exact comparison, and report.json as data."""
+    """What came of it: where the bundle lies, the ladder, the exact comparison, and report.json as data.
+
+    comparison: None where the backend only maps; mapped: None where nothing maps.
+    """
 
     out: Path
     rungs: tuple[Rung, ...]
-    comparison: Comparison
+    comparison: Comparison | None
     report: Mapping[str, Any] = field(repr=False)
+    mapped: Mapped | None = None
 
     @property
     def is_equal(self) -> bool:
-        """Whether every spike and every readout potential of the backend equals the core's."""
-        return self.comparison.mismatches == 0
+        """Whether every spike and every readout potential of the backend equals the core's, and all that was mapped."""
+        runs_equal = self.comparison is None or self.comparison.mismatches == 0
+        return runs_equal and (self.mapped is None or self.mapped.differences == 0)
 
 
 def deploy(options: DeployOptions, progress: Progress | None = None) -> Deployment:
@@ -122,7 +125,8 @@ class _Deploy:
         self.target: Target = load_target(options.target)
         if options.neuron is not None:
             self.target = self.target.with_neuron(options.neuron)
-        self.backend: Backend = get_backend(_backend_name(options, self.target))
+        self.last = LastRung(_backend_name(options, self.target), self.target)
+        self.backend = self.last.runner
         default, reason = self.target.default_recipe, default_reason(self.target)
         if isinstance(self.backend, FileBackend):
             self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe
@@ -150,22 +154,25 @@ class _Deploy:
         normalized, made = conversion.normalized, conversion.recalibrated
         with staged_bundle(out) as stage:
             job = self._job(made, tests, stage / "scratch")
-            self.progress.stage(f"preparing backend {self.backend.name}")
-            self.backend.check(job)
-            backend_versions = self.backend.prepare(self.target, self.progress.stage)
+            self.progress.stage(f"preparing backend {self.last.name}")
+            backend_versions = self.last.prepare(job)
             ladder = Ladder(tests.labels, lambda name: self.progress.stage(f"rung {name}: {len(tests)} samples"))
             seed = self.options.seed
             ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
             activity = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
             report = self._report(ann, conversion, activity, tests)
             report["versions"].update(backend_versions)
-            failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
+            core = run_core(job.network, job.inputs, record="spikes").trace
+            self._write_program(stage, job, core)
+            ran = self.last.climb(stage, job, core, ladder, Reading(normalized, self.n_steps, seed))
+            report["backend"] = ran.report
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
             report["outputs"] = output_rows(ann, normalized, ladder)
             write_report(stage / "report.json", report)
-        if isinstance(failure, ToolchainError):
-            raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
-        return Deployment(out, tuple(ladder.rungs), failure, report)
+        if ran.failure is not None:
+            text = f"{ran.failure}\nthe rungs up to the integer core are in '{out}'"
+            raise type(ran.failure)(text) from ran.failure
+        return Deployment(out, tuple(ladder.rungs), ran.comparison, report, ran.mapped)
 
     def _samples(self, ann: LoadedAnn, dataset: Dataset, part: Part, n: int | None) -> TestSet:
         """n samples of a part, all if None."""
@@ -191,32 +198,11 @@ class _Deploy:
             self.target, network, inputs, work_dir, self.progress.stage, on_progress, n_workers=self.options.workers
         )
 
-    def _climb_backend(
-        self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any], reading: Reading
-    ) -> Comparison | ToolchainError:
-        """The last rung: the program is written, run, and compared with the core bit for bit."""
-        core = run_core(job.network, job.inputs, record="spikes").trace
-        self._write_program(stage, job, core)
-        self.progress.stage(f"rung backend: {job.inputs.n_samples} samples on {self.backend.summary}")
-        try:
-            trace = self.backend.run(job)
-        except ToolchainError as error:
-            report["backend"] = {"name": self.backend.name, "samples": job.inputs.n_samples, "error": str(error)}
-            log = job.work_dir / "worker.log"
-            if log.is_file():
-                shutil.copyfile(log, stage / "worker.log")
-            return error
-        write_trace(stage / "backend.h5", trace.spikes, trace.potentials)
-        comparison = compare(job.network, job.inputs, core, trace)
-        answer = answer_of(job.network, trace, reading)
-        ladder.add("backend", answer.scores, answer.outputs)
-        report["backend"] = {"name": self.backend.name, **comparison.as_json()}
-        return comparison
-
     def _write_program(self, stage: Path, job: Job, core: Trace) -> None:
         write_network(stage / "network.h5", job.network)
         if isinstance(self.backend, FileBackend):
             self.backend.write_files(stage, job.network)
+        self.last.write_export(stage, job, core)
         write_inputs(stage / "inputs.h5", job.inputs)
         write_trace(stage / "core.h5", core.spikes, core.potentials)
         for name, model in (("target", self.target), ("recipe", self.recipe)):
@@ -285,19 +271,6 @@ def default_reason(target: Target) -> str:
     if "subtract" in a.two_compartments:
         return f"the default of {target.name}, whose neurons reset to zero; by subtraction they take two compartments"
     return f"the default of {target.name}, whose neurons reset by subtraction"
-
-
-def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:
-    """What the outputs of a backend's trace say."""
-    readouts: dict[str, NDArray[np.int64]] = {}
-    for head in network.heads:
-        if head.read == "count":
-            spikes = trace.spikes[head.population]
-            readouts[head.population] = spikes.sum(1, dtype=np.int64).reshape(len(spikes), -1)
-        else:
-            v = trace.potentials[head.population]
-            readouts[head.population] = v[:, -1].reshape(len(v), -1)
-    return reading.integers(network, readouts, trace.potentials, 0)
 
 
 def output_rows(ann: LoadedAnn, normalized: Normalized, ladder: Ladder) -> list[dict[str, Any]]:

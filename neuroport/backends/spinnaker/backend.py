@@ -1,9 +1,9 @@
-"""The backends `spinnaker-nest` and `spinnaker-brian2`: the exported directory, run by its own script in a simulator."""
+"""The backends `spinnaker-nest` and `spinnaker-brian2`: the exported directory, run by its own script."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from neuroport.backends.base import Job
 from neuroport.backends.parts import default_workers, n_parts, run_in_parts
-from neuroport.backends.spinnaker.export import EXPORT, V_UNIT, write_export
+from neuroport.backends.spinnaker.export import EXPORT, V_UNIT, exported_in, write_export
 from neuroport.backends.spinnaker.limits import check_exportable
 from neuroport.backends.supervise import Deadlines, new_token, run_worker
 from neuroport.chip.network import IntNetwork
@@ -47,19 +47,9 @@ class PynnBackend:
         """
         check_exportable(job.network, job.inputs)
 
-    def environment(self, target: Target, on_message: Callable[[str], None]) -> tuple[Path, Mapping[str, str]]:
-        """The Python that has PyNN, and the versions of its packages; made on first use, checked on every other."""
-        if target.toolchain is None:
-            raise ToolchainMissingError(
-                f"target '{target.name}' names no toolchain with PyNN; use --target spinnaker1, or --backend cpu"
-            )
-        made = ensure(target.toolchain.spec, on_progress=on_message)
-        return made.python, made.packages
-
     def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
         """Make the environment on first use, check it on every other."""
-        _, found = self.environment(target, on_message)
-        return {f"pynn:{name}": found[name] for name in self.packages if name in found}
+        return versions_of(target, self.packages, on_message)
 
     def write_export(self, folder: Path, job: Job, core: Trace) -> None:
         """The directory `pynn` of a bundle."""
@@ -72,10 +62,10 @@ class PynnBackend:
             ToolchainMissingError: the environment cannot be made. WorkerError: the simulator failed, hung or was
             killed, or a potential is no multiple of the chip's.
         """
-        python, _ = self.environment(job.target, job.on_message)
+        python, _ = environment_of(job.target, job.on_message)
 
         def run_part(part: Job, is_cancelled: Callable[[], bool]) -> Trace:
-            write_export(part.work_dir / EXPORT, part.network, part.inputs)
+            exported_in(part.work_dir, part.network, part.inputs)
             run_script(python, part, self.simulator, self.variables(part.work_dir), is_cancelled)
             return read_result(part.work_dir / "result.h5", part)
 
@@ -105,6 +95,30 @@ class Brian2Backend(PynnBackend):
     summary = "the exported PyNN script in Brian2"
     simulator = "brian2"
     packages = ("PyNN", "Brian2", "numpy", "neo")
+
+
+def environment_of(target: Target, on_message: Callable[[str], None]) -> tuple[Path, Mapping[str, str]]:
+    """The Python that has PyNN, and the versions of its packages; made on first use, checked on every other.
+
+    Raises:
+        ToolchainMissingError: the target names none, or it cannot be made.
+    """
+    if target.toolchain is None:
+        raise ToolchainMissingError(
+            f"target '{target.name}' names no toolchain with PyNN; use --target spinnaker1, or --backend cpu"
+        )
+    made = ensure(target.toolchain.spec, on_progress=on_message)
+    return made.python, made.packages
+
+
+def versions_of(target: Target, packages: Sequence[str], on_message: Callable[[str], None]) -> Mapping[str, str]:
+    """Versions of those packages in the target's environment.
+
+    Raises:
+        ToolchainMissingError: see environment_of.
+    """
+    _, found = environment_of(target, on_message)
+    return {f"pynn:{name}": found[name] for name in packages if name in found}
 
 
 def run_script(

@@ -1,8 +1,9 @@
 """The integer network as a directory for SpiNNaker's users: one PyNN script, lists of connections, stimulus, README.
 
 Every synapse is one row of a list (i, j, weight), excitatory and inhibitory ones apart; a bias is a source of one
-neuron that fires in every step. An input current is the bias of one sample: a source with one neuron per sample, of which
-only that of the sample at work fires. So weights never change between samples, which sPyNNaker could not do.
+neuron that fires in every step. An input current is the bias of one sample: a source with one neuron per sample, of
+which only that of the sample at work fires. So weights never change between samples, which sPyNNaker could not do, and
+no i_offset is needed, which NEST ignores where nothing leaks.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,6 +91,14 @@ def write_export(folder: Path, network: IntNetwork, inputs: IntInputs, expected:
     shutil.copyfile(README, folder / README.name)
 
 
+def exported_in(work_dir: Path, network: IntNetwork, inputs: IntInputs) -> Path:
+    """The export in a working directory, written unless it is there already."""
+    folder = work_dir / EXPORT
+    if not folder.is_dir():
+        write_export(folder, network, inputs)
+    return folder
+
+
 def weight_unit(network: IntNetwork) -> float:
     """What a weight of 1 is in PyNN: the scale of sPyNNaker's ring buffers, whose bits lie that far up in s16.15."""
     return 2.0**network.arithmetic.synaptic_shift * V_UNIT
@@ -159,7 +167,12 @@ def _expanded(network: IntNetwork, projection: IntProjection) -> Iterator[Connec
 
 
 def _by_sign(
-    pre: str, post: str, delay: int, i: NDArray[np.signedinteger], j: NDArray[np.signedinteger], weight: NDArray[np.int32]
+    pre: str,
+    post: str,
+    delay: int,
+    i: NDArray[np.signedinteger],
+    j: NDArray[np.signedinteger],
+    weight: NDArray[np.int32],
 ) -> Iterator[Connections]:
     for receptor, sign in _SIGNS:
         chosen = weight > 0 if sign > 0 else weight < 0

@@ -44,6 +44,8 @@ def _check_neurons(network: IntNetwork, p: IntPopulation) -> None:
         found = "is a max-pool gate, which sPyNNaker has no neuron for; use a recipe with `max_pool: expand`, and"
     elif p.reset != "zero" and not _only_accumulates(network, p):
         found = f"resets by '{p.reset}', sPyNNaker's neurons only to zero;"
+    elif p.v_init_int and p.decay:
+        found = f"starts at {p.v_init_int} and leaks before its first input arrives, so that it would start below;"
     elif p.clamp_until:
         found = f"waits until step {p.clamp_until} (clamp), sPyNNaker's neurons take what arrives from the first step;"
     elif p.current_decay is not None and p.current_decay < 1 << network.arithmetic.decay_bits:

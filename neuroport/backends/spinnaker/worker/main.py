@@ -1,7 +1,8 @@
 """Runs an exported folder in the toolchain's Python: `python main.py WORK_DIR TOKEN PARENT SIMULATOR`.
 
-WORK_DIR/pynn is the folder, with its own run.py. SIMULATOR: one of run.py's, whose result goes to WORK_DIR/result.h5; or
-`map`, and sPyNNaker's mapping goes to WORK_DIR/mapping.json. `heartbeat.json` says how far it is, `error.json` what failed.
+WORK_DIR/pynn is the folder, with its own run.py. SIMULATOR: one of run.py's, whose result goes to WORK_DIR/result.h5;
+or `map`, and sPyNNaker's mapping goes to WORK_DIR/mapping.json. `heartbeat.json` says how far it is, `error.json` what
+failed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import traceback
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "worker"))
-from guard import Guard  # noqa: E402 - the folder of what all workers share
+from guard import Guard
 
 EXPORT = "pynn"
 

@@ -1,6 +1,7 @@
 """Lets sPyNNaker map an exported folder onto a virtual machine, and reads back what it would load.
 
-What a placement, its memory or a list of stored synapses is called is not part of PyNN: these names are sPyNNaker 7.4.1's.
+What a placement, its memory or a list of stored synapses is called is not part of PyNN: the names are those of
+sPyNNaker 7.4.1.
 """
 
 from __future__ import annotations

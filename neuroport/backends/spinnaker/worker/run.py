@@ -249,7 +249,9 @@ def first_difference(folder: Path, result: dict[str, Any]) -> str:
         wrong = ~(np.abs(v - expected[name].reshape(v.shape)) <= 1e-9)
         at = tuple(int(k) for k in np.argwhere(wrong)[0]) if wrong.any() else None
         if at is not None:
-            found.append((at, f"population '{name}': potential {v[at]}, expected {expected[name].reshape(v.shape)[at]}"))
+            found.append(
+                (at, f"population '{name}': potential {v[at]}, expected {expected[name].reshape(v.shape)[at]}")
+            )
     if not found:
         return ""
     (sample, step, neuron), text = min(found)
