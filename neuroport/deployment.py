@@ -126,7 +126,7 @@ class _Deploy:
         if options.neuron is not None:
             self.target = self.target.with_neuron(options.neuron)
         self.last = LastRung(_backend_name(options, self.target), self.target)
-        self.backend = self.last.runner
+        self.backend: object = self.last.runner
         default, reason = self.target.default_recipe, default_reason(self.target)
         if isinstance(self.backend, FileBackend):
             self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe

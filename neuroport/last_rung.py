@@ -62,7 +62,8 @@ class LastRung:
 
     def write_export(self, stage: Path, job: Job, core: Trace) -> None:
         """The program that users run without neuroport, where there is one."""
-        writer = next((b for b in (self.runner, self.mapper) if isinstance(b, ExportingBackend)), None)
+        backends: tuple[object, ...] = (self.runner, self.mapper)
+        writer = next((b for b in backends if isinstance(b, ExportingBackend)), None)
         if writer is not None:
             job.on_message("writing the export")
             writer.write_export(stage, job, core)

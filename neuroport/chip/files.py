@@ -219,6 +219,7 @@ def new_file(path: Path) -> Iterator[h5py.File]:
 
 
 def write_bits(f: h5py.File, name: str, raster: NDArray[np.uint8]) -> h5py.Dataset:
+    """Write spikes [S, T, ...], packed along the neurons."""
     flat = raster.reshape(*raster.shape[:2], -1)
     dataset = f.create_dataset(name, data=np.packbits(flat, axis=-1), compression="gzip")
     dataset.attrs["shape"] = raster.shape[2:]

@@ -4,7 +4,7 @@
     python run.py nest --verify           and compares them with expected.h5: exit status 1 where anything differs
 
 Files beside this script: network.h5 (populations, sources, lists of connections), stimulus.h5 (what the sources fire),
-expected.h5 (spikes of neuroport's core, spikes [samples, steps, neurons] packed with numpy.packbits). README.md says more.
+expected.h5 (what neuroport's core did; spikes [samples, steps, neurons] packed with numpy.packbits). See README.md.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def set_up(folder: Path, simulator: str) -> Any:
     return sim
 
 
-# What a step of each neuron does on SpiNNaker, in Brian2's words; `a` is what arrives. All numbers are multiples of `unit`,
-# 2^-15, and powers of two times integers, so that floating point computes as s16.15 does, rounding down included.
+# What a step of each neuron does on SpiNNaker, in Brian2's words; `a` is what arrives. All numbers are small integers
+# times powers of two, so that floating point computes as s16.15 does; `unit` is its 2^-15, and products round down.
 BRIAN2_STEP = {
     "if-trunc-delta": "v = clip(v + a, v_reset, inf*volt)",  # no leak, and not below v_reset
     "if-curr-delta": "v = a - floor((a - v) * kept / unit) * unit",
@@ -65,13 +65,13 @@ def brian2_neuron(sim: Any, neuron: str) -> Any:
 
     names = ("v_thresh", "v_reset", "unit")
 
-    class Group(BaseNeuronGroup):  # type: ignore[misc]
+    class Group(BaseNeuronGroup):
         def __init__(self, n: int, equations: str, **parameters: Any) -> None:
             super().__init__(n, equations, "v >= v_thresh", reset="v = v_reset", refractory=False, **parameters)
             step = f"{BRIAN2_STEP[neuron]}\na = 0*volt"
             self.run_regularly(step, when="before_thresholds", dt=DT * brian2.ms)
 
-    class Cell(sim.IF_curr_delta):  # type: ignore[misc]
+    class Cell(sim.IF_curr_delta):
         default_parameters = dict.fromkeys((*names, "kept"), 0.0)
         translations = build_translations(*((name, name, brian2.volt) for name in names), ("kept", "kept"))
         state_variable_translations = build_translations(("v", "v", brian2.volt))
@@ -119,7 +119,7 @@ def connect(sim: Any, simulator: str, pre: Any, post: Any, c: dict[str, Any]) ->
         connector = sim.FromListConnector(np.column_stack([i, j, weight, np.full(len(i), delay)]))
         return sim.Projection(pre, post, connector, sim.StaticSynapse(), receptor_type=c["receptor"])
 
-    class Connections(sim.FromListConnector):  # type: ignore[misc]
+    class Connections(sim.FromListConnector):
         """All at once: PyNN would take the neurons (NEST) or the connections (Brian2) one by one."""
 
         def connect(self, projection: Any) -> None:
@@ -258,6 +258,11 @@ def first_difference(folder: Path, result: dict[str, Any]) -> str:
     return f"sample {sample}, step {step}, neuron {neuron} of {text}"
 
 
+def report(n_samples: int) -> None:
+    """Say how far it is."""
+    sys.stderr.write(f"{n_samples} samples\n")
+
+
 def main() -> int:
     """Exit status 0: done, and equal where --verify asks; 1: a difference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -266,7 +271,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("result.h5"), help="default: result.h5 in the current folder")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
-    result = simulate(folder, given.simulator, lambda n: sys.stderr.write(f"{n} samples\n"))
+    result = simulate(folder, given.simulator, report)
     write_result(given.out, result)
     n_spikes = sum(int(raster.sum()) for raster in result["spikes"].values())
     sys.stdout.write(f"{given.out}: {n_spikes} spikes of {len(result['spikes'])} populations\n")
