@@ -12,7 +12,7 @@ import yaml
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
-from neuroport.backends.base import FileBackend, Job, Mapped
+from neuroport.backends.base import Job, Mapped
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
@@ -126,16 +126,16 @@ class _Deploy:
         if options.neuron is not None:
             self.target = self.target.with_neuron(options.neuron)
         self.last = LastRung(_backend_name(options, self.target), self.target)
-        self.backend: object = self.last.runner
         default, reason = self.target.default_recipe, default_reason(self.target)
-        if isinstance(self.backend, FileBackend):
-            self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe
-            reason = f"the default of {self.backend.name}"
+        file = self.last.file
+        if file is not None:
+            self.target, default = file.narrowed(self.target), file.default_recipe
+            reason = f"the default of {self.last.name}"
         self.recipe: Recipe = load_recipe(options.recipe or default)
         self.reason = "asked for" if options.recipe else reason
-        if isinstance(self.backend, FileBackend):
+        if file is not None:
             r = self.recipe
-            self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
+            file.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
         suited(self.recipe, self.target)
         self.n_steps = options.steps or self.recipe.steps
 
@@ -200,8 +200,8 @@ class _Deploy:
 
     def _write_program(self, stage: Path, job: Job, core: Trace) -> None:
         write_network(stage / "network.h5", job.network)
-        if isinstance(self.backend, FileBackend):
-            self.backend.write_files(stage, job.network)
+        if self.last.file is not None:
+            self.last.file.write_files(stage, job.network)
         self.last.write_export(stage, job, core)
         write_inputs(stage / "inputs.h5", job.inputs)
         write_trace(stage / "core.h5", core.spikes, core.potentials)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.backends.base import ExportingBackend, Job, Mapped
+from neuroport.backends.base import ExportingBackend, FileBackend, Job, Mapped
 from neuroport.backends.registry import get_runner_and_mapper
 from neuroport.chip.files import write_trace
 from neuroport.chip.network import IntNetwork
@@ -39,6 +39,8 @@ class Ran:
 class LastRung:
     """A backend, and what maps its program; one of them may be missing.
 
+    file, exporter: the one that runs a file of another format, or writes a program of its own; None if neither does.
+
     Raises:
         UsageError, ToolchainError: see get_backend.
     """
@@ -46,6 +48,9 @@ class LastRung:
     def __init__(self, name: str, target: Target) -> None:
         self.name = name
         self.runner, self.mapper = get_runner_and_mapper(name, target)
+        backends: tuple[object, ...] = (self.runner, self.mapper)
+        self.file = next((b for b in backends if isinstance(b, FileBackend)), None)
+        self.exporter = next((b for b in backends if isinstance(b, ExportingBackend)), None)
 
     def prepare(self, job: Job) -> Mapping[str, str]:
         """Refuse what cannot be run or mapped, and make ready what is needed; versions of what will compute.
@@ -62,11 +67,9 @@ class LastRung:
 
     def write_export(self, stage: Path, job: Job, core: Trace) -> None:
         """The program that users run without neuroport, where there is one."""
-        backends: tuple[object, ...] = (self.runner, self.mapper)
-        writer = next((b for b in backends if isinstance(b, ExportingBackend)), None)
-        if writer is not None:
+        if self.exporter is not None:
             job.on_message("writing the export")
-            writer.write_export(stage, job, core)
+            self.exporter.write_export(stage, job, core)
 
     def climb(self, stage: Path, job: Job, core: Trace, ladder: Ladder, reading: Reading) -> Ran:
         """Map, run and compare; a trace goes into the bundle, or the log of what failed.

@@ -174,8 +174,14 @@ def _by_sign(
     j: NDArray[np.signedinteger],
     weight: NDArray[np.int32],
 ) -> Iterator[Connections]:
+    """Sorted by i, then j: sPyNNaker 7.4.1 looks for the longest row in a sorted copy, and then divides its own list.
+
+    Out of order, it may find no room for a network that fits, or too little for one that does not.
+    Source: spynnaker/pyNN/models/neural_projections/connectors/from_list_connector.py l.273-284.
+    """
+    order = np.lexsort((j, i))
     for receptor, sign in _SIGNS:
-        chosen = weight > 0 if sign > 0 else weight < 0
-        if chosen.any():
+        chosen = order[(weight > 0 if sign > 0 else weight < 0)[order]]
+        if len(chosen):
             rows = (np.ascontiguousarray(x[chosen].astype(np.int32)) for x in (i, j, weight))
             yield Connections(pre, post, receptor, delay, *rows)
