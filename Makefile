@@ -27,8 +27,11 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict neuroport
-	cd neuroport/backends/loihi/worker && MYPYPATH=. ../../../../$(BIN)/mypy --strict --explicit-package-bases --python-version 3.10 \
-	    --config-file ../../../../pyproject.toml main.py guard.py network.py graded_network.py netx_network.py neuroport_lava neuroport_netx
+	cd neuroport/backends/loihi/worker && MYPYPATH=.:../../worker ../../../../$(BIN)/mypy --strict --explicit-package-bases \
+	    --python-version 3.10 --config-file ../../../../pyproject.toml \
+	    main.py ../../worker/guard.py network.py graded_network.py netx_network.py neuroport_lava neuroport_netx
+	cd neuroport/backends/spinnaker/worker && MYPYPATH=.:../../worker ../../../../$(BIN)/mypy --strict --explicit-package-bases \
+	    --python-version 3.11 --config-file ../../../../pyproject.toml main.py run.py mapping.py
 
 clean:
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from neuroport.chip.oracle import run_oracle
     from neuroport.chip.quantize import quantize
     from neuroport.chip.target import load_target
-    from neuroport.deployment import Deployment, DeployOptions, deploy
+    from neuroport.deployment import Deployment, deploy
     from neuroport.errors import NeuroportError
     from neuroport.exchange import export_netx, verify_netx
     from neuroport.fitting import MapOptions, fit, map_model
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from neuroport.normalize.predict import predict_relu1
     from neuroport.normalize.recipe import load_recipe
     from neuroport.normalize.search import choose_percentile
+    from neuroport.options import DeployOptions
     from neuroport.recheck import validate
     from neuroport.snn.over_time import accuracy_over_time
     from neuroport.snn.simulate import simulate
@@ -79,7 +80,7 @@ __all__ = [
 
 # Imported at first use: `neuroport --help` must not wait for torch.
 _HOME = {
-    "DeployOptions": "neuroport.deployment",
+    "DeployOptions": "neuroport.options",
     "Deployment": "neuroport.deployment",
     "EncodedInputs": "neuroport.chip.inputs",
     "MapOptions": "neuroport.fitting",

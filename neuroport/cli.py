@@ -188,8 +188,9 @@ def deploy(
 ) -> None:
     """Convert, quantize, run on the chip's simulator, and compare every spike."""
     with _reporting():
-        from neuroport.deployment import DeployOptions, Silent
         from neuroport.deployment import deploy as run
+        from neuroport.options import DeployOptions
+        from neuroport.progress import Silent
         from neuroport.terminal import TerminalProgress, show_deployment
 
         options = DeployOptions(
@@ -228,11 +229,14 @@ def deploy(
 
 
 def _check_equal(result: Deployment) -> None:
-    if not result.is_equal:
+    if result.comparison is not None and result.comparison.mismatches:
         found = result.comparison.first_mismatch
         number = "" if found is None else f" (number {result.report['sample_numbers'][found.sample]} of the test part)"
         _say(f"the backend differs from the core: {found}{number}")
         _say(result.report["backend"]["divergence"]["verdict"])
+    if result.mapped is not None and result.mapped.differences:
+        _say(f"what would be loaded differs from the export: {result.mapped.first_difference}")
+    if not result.is_equal:
         raise SystemExit(1)
 
 
@@ -261,7 +265,7 @@ def curve(
     with _reporting():
         from neuroport.curve import CurveOptions
         from neuroport.curve import curve as run
-        from neuroport.deployment import Silent
+        from neuroport.progress import Silent
         from neuroport.terminal import TerminalProgress, show_curve
 
         options = CurveOptions(

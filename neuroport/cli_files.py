@@ -69,8 +69,8 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
     ) -> None:
         """Read a network trained with SLAYER; with data, run it on Lava and compare every spike with the core."""
         with reporting():
-            from neuroport.deployment import Silent
             from neuroport.exchange import verify_netx
+            from neuroport.progress import Silent
             from neuroport.terminal import TerminalProgress
             from neuroport.terminal_files import show_verified
 

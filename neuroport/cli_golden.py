@@ -72,7 +72,7 @@ def _add_check(app: typer.Typer, reporting: Reporting) -> None:
     ) -> None:
         """Run recordings again; exit code 1 where a bit differs, every file reported."""
         with reporting():
-            from neuroport.deployment import Silent
+            from neuroport.progress import Silent
             from neuroport.terminal import TerminalProgress
             from neuroport.validation.golden import check_golden
             from neuroport.validation.rerun import Reruns
@@ -108,7 +108,7 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
     ) -> None:
         """Verify a bundle's checksums, run its own inputs again, and compare every spike with what it holds."""
         with reporting():
-            from neuroport.deployment import Silent
+            from neuroport.progress import Silent
             from neuroport.recheck import validate as run
             from neuroport.terminal import TerminalProgress
 

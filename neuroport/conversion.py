@@ -147,3 +147,13 @@ def neuron_row(made: Made) -> dict[str, Any] | None:
         return None
     reason = "right most often on calibration samples, of equals the first" if tried else "asked for"
     return {"name": name, "reason": reason, "tried": tried}
+
+
+def default_reason(target: Target) -> str:
+    """Why a target's default recipe is the one it is, in a few words."""
+    a = target.arithmetic
+    if set(a.resets) == {"zero"}:
+        return f"the default of {target.name}, whose neurons only reset to zero"
+    if "subtract" in a.two_compartments:
+        return f"the default of {target.name}, whose neurons reset to zero; by subtraction they take two compartments"
+    return f"the default of {target.name}, whose neurons reset by subtraction"

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from neuroport.ann.load import LoadedAnn
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.data import Dataset
-from neuroport.deployment import Progress, Silent
 from neuroport.errors import NeuroportError, UsageError
 from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.plot import HOW_TO_GET, draw_curves
+from neuroport.progress import Progress, Silent
 from neuroport.snn.over_time import accuracy_over_time, first_step_within
 from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report

@@ -2,121 +2,63 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import torch
 import yaml
-from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
-from neuroport.backends.base import Backend, FileBackend, Job, NarrowBackend
-from neuroport.backends.registry import get_backend
+from neuroport.backends.base import Job, Mapped
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
 from neuroport.chip.inputs import encode_inputs
-from neuroport.chip.network import IntNetwork
 from neuroport.chip.recalibrate import Recalibrated
 from neuroport.chip.suit import suited
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
-from neuroport.conversion import Conversion, Made, calibration_set, neuron_row
+from neuroport.conversion import Conversion, Made, calibration_set, default_reason, neuron_row
 from neuroport.data import Dataset, Part
-from neuroport.errors import ToolchainError, UsageError
-from neuroport.loading import Loaded, Source, check_labels, load_data, load_source, take_samples
+from neuroport.errors import UsageError
+from neuroport.last_rung import LastRung
+from neuroport.loading import check_labels, load_data, load_source, take_samples
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.report import mapping_section
 from neuroport.normalize.files import write_normalized
 from neuroport.normalize.recipe import Recipe, load_recipe
-from neuroport.normalize.scales import Normalized
-from neuroport.snn.network import Reset, SpikingNetwork
+from neuroport.options import DeployOptions, command_of
+from neuroport.progress import Progress, Silent
 from neuroport.spiking import LoadedSnn, load_spiking
-from neuroport.validation.diagnosis import explained
-from neuroport.validation.divergence import Comparison, compare
+from neuroport.validation.divergence import Comparison
 from neuroport.validation.html.page import write_page
 from neuroport.validation.insight import blame_rows, is_worth_blaming, profile_rows
 from neuroport.validation.ladder import CoreRung, Ladder, Rung
-from neuroport.validation.outputs import Answer, Reading, TestSet
+from neuroport.validation.outputs import Reading, TestSet
+from neuroport.validation.remarks import input_warnings, output_rows, warnings
 from neuroport.validation.report import SCHEMA, layer_rows, versions, write_report
-
-_WORTH_SAYING = 1e-4  # fraction of neuron-steps outside a register
-
-
-class Progress(Protocol):
-    """Told what a deployment is doing."""
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-
-    def samples(self, n_done: int, n_total: int) -> None:
-        """Samples finished on the backend."""
-
-
-class Silent:
-    """Progress nobody looks at."""
-
-    def stage(self, text: str) -> None:
-        """Say nothing."""
-
-    def samples(self, n_done: int, n_total: int) -> None:
-        """Say nothing."""
-
-
-@dataclass(frozen=True)
-class DeployOptions(Source):
-    """What `neuroport deploy` can be told; model, data and seed: see Source.
-
-    target, recipe: names or YAML files; recipe None is the target's default. neuron: of those the target has, None for
-    the one that is right most often on calibration samples. via: a format of other tools ('netx') that
-    the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
-    those of recorded spikes. samples: to the backend, or sample_numbers: which of the test part, from 0. eval_samples:
-    test images for accuracy, those of the backend among them, None for all. workers: of the vendor's simulator that
-    share the samples, None by processors. blame: whether to measure what each layer costs, None for where the core lost
-    accuracy. out: bundle directory, None for neuroport-out/<model>-<target>. reset, dt_s: of a .nir file that does not
-    say them (read_nir).
-    """
-
-    target: str | Path = "loihi-sim"
-    backend: str | None = None
-    via: str | None = None
-    recipe: str | Path | None = None
-    neuron: str | None = None
-    steps: int | None = None
-    samples: int = 20
-    sample_numbers: tuple[int, ...] = ()
-    eval_samples: int | None = 1000
-    workers: int | None = None
-    blame: bool | None = None
-    out: Path | None = None
-    reset: Reset | None = None
-    dt_s: float | None = None
-
-    @property
-    def n_backend(self) -> int:
-        """Samples to the backend."""
-        return len(self.sample_numbers) or self.samples
 
 
 @dataclass(frozen=True, eq=False)
 class Deployment:
-    """What came of it: where the bundle lies, the ladder, the exact comparison, and report.json as data."""
+    """What came of it: where the bundle lies, the ladder, the exact comparison, and report.json as data.
+
+    comparison: None where the backend only maps; mapped: None where nothing maps.
+    """
 
     out: Path
     rungs: tuple[Rung, ...]
-    comparison: Comparison
+    comparison: Comparison | None
     report: Mapping[str, Any] = field(repr=False)
+    mapped: Mapped | None = None
 
     @property
     def is_equal(self) -> bool:
-        """Whether every spike and every readout potential of the backend equals the core's."""
-        return self.comparison.mismatches == 0
+        """Whether every spike and every readout potential of the backend equals the core's, and all that was mapped."""
+        runs_equal = self.comparison is None or self.comparison.mismatches == 0
+        return runs_equal and (self.mapped is None or self.mapped.differences == 0)
 
 
 def deploy(options: DeployOptions, progress: Progress | None = None) -> Deployment:
@@ -144,18 +86,17 @@ class _Deploy:
         self.target: Target = load_target(options.target)
         if options.neuron is not None:
             self.target = self.target.with_neuron(options.neuron)
-        self.backend: Backend = get_backend(_backend_name(options, self.target))
+        self.last = LastRung(_backend_name(options, self.target), self.target)
         default, reason = self.target.default_recipe, default_reason(self.target)
-        if isinstance(self.backend, NarrowBackend):
-            self.target = self.backend.narrowed(self.target)
-        if isinstance(self.backend, FileBackend):
-            default = self.backend.default_recipe
-            reason = f"the default of {self.backend.name}"
+        if self.last.narrow is not None:
+            self.target = self.last.narrow.narrowed(self.target)
+        if self.last.file is not None:
+            default, reason = self.last.file.default_recipe, f"the default of {self.last.name}"
         self.recipe: Recipe = self.snn.recipe if self.snn else load_recipe(options.recipe or default)
         self.reason = "a spiking network" if self.snn else "asked for" if options.recipe else reason
-        if isinstance(self.backend, FileBackend):
+        if self.last.file is not None:
             r = self.recipe
-            self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
+            self.last.file.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
         if self.snn is None:
             suited(self.recipe, self.target)
         else:
@@ -179,9 +120,8 @@ class _Deploy:
         with staged_bundle(out) as stage:
             job = self._job(made, tests, stage / "scratch")
             mapping = self._mapping(ann, job)
-            self.progress.stage(f"preparing backend {self.backend.name}")
-            self.backend.check(job)
-            backend_versions = self.backend.prepare(self.target, self.progress.stage)
+            self.progress.stage(f"preparing backend {self.last.name}")
+            backend_versions = self.last.prepare(job)
             ladder = Ladder(tests.labels, lambda name: self.progress.stage(f"rung {name}: {len(tests)} samples"))
             seed = self.options.seed
             if isinstance(ann, LoadedSnn):
@@ -194,14 +134,18 @@ class _Deploy:
             write_normalized(stage / "float.h5", made.normalized)
             report["versions"].update(backend_versions)
             report["mapping"] = mapping
-            failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
+            trace = run_core(job.network, job.inputs, record="spikes").trace
+            self._write_program(stage, job, trace)
+            ran = self.last.climb(stage, job, trace, ladder, Reading(normalized, self.n_steps, seed))
+            report["backend"] = ran.report
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
-            report["outputs"] = output_rows(ann, normalized, ladder)
+            report["outputs"] = output_rows(ann.outputs, normalized, ladder)
             write_report(stage / "report.json", report)
             write_page(stage, report, job.network, tests.images, tests.labels)
-        if isinstance(failure, ToolchainError):
-            raise type(failure)(f"{failure}\nthe rungs up to the integer core are in '{out}'") from failure
-        return Deployment(out, tuple(ladder.rungs), failure, report)
+        if ran.failure is not None:
+            text = f"{ran.failure}\nthe rungs up to the integer core are in '{out}'"
+            raise type(ran.failure)(text) from ran.failure
+        return Deployment(out, tuple(ladder.rungs), ran.comparison, report, ran.mapped)
 
     def _insight(self, made: Recalibrated, ladder: Ladder, tests: TestSet) -> dict[str, Any]:
         """Profiles of the layers, and if it is wanted or worth it, what each costs."""
@@ -259,36 +203,11 @@ class _Deploy:
         macs = None if isinstance(ann, LoadedSnn) else n_macs(ann.graph)
         return mapping_section(job.network, self.target, job.inputs, n_macs=macs, seed=self.options.seed)
 
-    def _climb_backend(
-        self, stage: Path, job: Job, ladder: Ladder, report: dict[str, Any], reading: Reading
-    ) -> Comparison | ToolchainError:
-        """The last rung: the program is written, run, and compared with the core bit for bit."""
-        core = run_core(job.network, job.inputs, record="spikes").trace
-        self._write_program(stage, job, core)
-        self.progress.stage(f"rung backend: {job.inputs.n_samples} samples on {self.backend.summary}")
-        try:
-            trace = self.backend.run(job)
-        except ToolchainError as error:
-            report["backend"] = {"name": self.backend.name, "samples": job.inputs.n_samples, "error": str(error)}
-            log = job.work_dir / "worker.log"
-            if log.is_file():
-                shutil.copyfile(log, stage / "worker.log")
-            return error
-        write_trace(stage / "backend.h5", trace.spikes, trace.potentials)
-        comparison = compare(job.network, job.inputs, core, trace)
-        answer = answer_of(job.network, trace, reading)
-        ladder.add("backend", answer.scores, answer.outputs)
-        report["backend"] = {
-            "name": self.backend.name,
-            **comparison.as_json(),
-            "divergence": explained(comparison, job.network, job.inputs, core, trace, self.progress.stage),
-        }
-        return comparison
-
     def _write_program(self, stage: Path, job: Job, core: Trace) -> None:
         write_network(stage / "network.h5", job.network)
-        if isinstance(self.backend, FileBackend):
-            self.backend.write_files(stage, job.network)
+        if self.last.file is not None:
+            self.last.file.write_files(stage, job.network)
+        self.last.write_export(stage, job, core)
         write_inputs(stage / "inputs.h5", job.inputs)
         write_trace(stage / "core.h5", core.spikes, core.potentials)
         for name, model in (("target", self.target), ("recipe", self.recipe)):
@@ -351,101 +270,3 @@ def _backend_name(options: DeployOptions, target: Target) -> str:
         found = f"backend '{options.backend}'" if options.backend else f"target '{target.name}' without Lava"
         raise UsageError(f"--via netx runs on Lava, not with {found}; use a Loihi target and leave --backend out")
     return options.via
-
-
-def command_of(options: DeployOptions) -> str:
-    """The command line of these options; what is left at its default is left out."""
-    parts = ["neuroport", "deploy"]
-    if options.model is not None:
-        is_module = isinstance(options.model, torch.nn.Module)
-        parts.append("MODULE" if is_module else shlex.quote(str(options.model)))
-    for f in fields(options):
-        value = getattr(options, f.name)
-        if f.name == "model" or value == f.default:
-            continue
-        flag = "--" + {"eval_samples": "eval"}.get(f.name, f.name)
-        if isinstance(value, bool):
-            parts.append(flag if value else f"--no-{f.name}")
-            continue
-        text = ",".join(map(str, value)) if isinstance(value, tuple) else "0" if value is None else str(value)
-        parts.append(f"{flag} {shlex.quote(text)}")
-    return " ".join(parts)
-
-
-def default_reason(target: Target) -> str:
-    """Why a target's default recipe is the one it is, in a few words."""
-    a = target.arithmetic
-    if set(a.resets) == {"zero"}:
-        return f"the default of {target.name}, whose neurons only reset to zero"
-    if "subtract" in a.two_compartments:
-        return f"the default of {target.name}, whose neurons reset to zero; by subtraction they take two compartments"
-    return f"the default of {target.name}, whose neurons reset by subtraction"
-
-
-def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:
-    """What the outputs of a backend's trace say."""
-    readouts: dict[str, NDArray[np.int64]] = {}
-    for head in network.heads:
-        if head.read == "count":
-            spikes = trace.spikes[head.population]
-            readouts[head.population] = spikes.sum(1, dtype=np.int64).reshape(len(spikes), -1)
-        else:
-            v = trace.potentials[head.population]
-            readouts[head.population] = v[:, -1].reshape(len(v), -1)
-    return reading.integers(network, readouts, trace.potentials, 0)
-
-
-def output_rows(ann: Loaded, normalized: Normalized, ladder: Ladder) -> list[dict[str, Any]]:
-    """One row per output: its shape, the population it is read from, and its relative error on each rung."""
-    rows = []
-    for k, ((name, shape), head) in enumerate(zip(ann.outputs, normalized.network.outputs, strict=True)):
-        errors = {rung: found[k] for rung, found in ladder.errors.items()}
-        rows.append({"name": name, "shape": list(shape), "population": head.population, "error": errors})
-    return rows
-
-
-def input_warnings(network: SpikingNetwork, tests: TestSet) -> list[str]:
-    """Inputs that no rate expresses: beyond the largest magnitude of the calibration data."""
-    if not network.is_rate_coded:
-        return []
-    values = tests.images.reshape(len(tests), -1)
-    beyond = np.abs(values) > network.input_scale * (1 + _WORTH_SAYING)
-    lost = beyond | (values < 0) if network.n_signs == 1 else beyond
-    if not lost.any():
-        return []
-    return [
-        f"{100 * float(lost.mean()):.3f} % of the test inputs are outside the range of the calibration data "
-        f"(magnitudes up to {float(network.input_scale.max()):.4g}{', none below 0' if network.n_signs == 1 else ''}) "
-        f"and were held at its end, as no rate expresses them; calibrate on data like the test data"
-    ]
-
-
-def warnings(rows: Sequence[Mapping[str, Any]], *, n_neuron_steps: int, network: IntNetwork) -> list[str]:
-    """What a user should know although nothing failed, one sentence each.
-
-    rows: of layer_rows; n_neuron_steps: samples times steps, per neuron.
-    """
-    found = []
-    accumulators = {head.population for head in network.heads if head.read == "membrane"}
-    outputs = {head.population for head in network.heads}
-    for row in rows:
-        if row["name"] in outputs:
-            continue
-        lost = row["overflows"] / (row["neurons"] * n_neuron_steps)
-        if row["mean_rate"] == 0:
-            found.append(f"layer '{row['name']}' never fired: nothing reaches the layers behind it; use more steps")
-        elif lost > _WORTH_SAYING:
-            found.append(
-                f"layer '{row['name']}': a current or potential left its register in {100 * lost:.3f} % of all steps; "
-                f"its rates are too low"
-            )
-    for row in (row for row in rows if row["name"] in outputs):
-        spoiled = row["overflows"] + row["floored"]
-        if row["name"] in accumulators and row["mean_rate"] > 0:
-            spoiled += 1
-        if spoiled:
-            found.append(
-                f"readout '{row['name']}': potentials reached the end of their register; scores are wrong for some "
-                f"samples; use fewer steps, or calibrate on data like the test data"
-            )
-    return found

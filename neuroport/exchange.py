@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from neuroport.chip.synapses import n_synapses
 from neuroport.chip.target import load_target
 from neuroport.errors import BundleError, UsageError
 from neuroport.exchange_samples import Samples, read_samples
+from neuroport.progress import Progress
 from neuroport.snn.operators import Shape
 from neuroport.validation.diagnosis import explained
 from neuroport.validation.divergence import Comparison, compare, joined
@@ -38,16 +39,6 @@ _BACKENDS = ("netx", "lava", "cpu")
 _MEMORY_MB = 2048  # for the spikes of the core
 _BYTE = 8  # bits that a spike takes while it is compared
 _SOURCES = "give a bundle made by `neuroport deploy`, or its network.h5"
-
-
-class Progress(Protocol):
-    """Told what is going on."""
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-
-    def samples(self, n_done: int, n_total: int) -> None:
-        """Samples finished on the backend."""
 
 
 @dataclass(frozen=True)

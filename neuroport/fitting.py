@@ -17,7 +17,6 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target, load_target
 from neuroport.conversion import Conversion, calibration_set
 from neuroport.datasheets import names
-from neuroport.deployment import Progress, Silent
 from neuroport.errors import BundleError, ConversionError, UsageError
 from neuroport.loading import Source, load_source
 from neuroport.mapping.activity import measure
@@ -27,6 +26,7 @@ from neuroport.mapping.mapped import Mapped, check_geometry, map_to_cores
 from neuroport.mapping.picture import draw_mesh
 from neuroport.mapping.report import mapping_report, placement_data
 from neuroport.normalize.recipe import load_recipe
+from neuroport.progress import Progress, Silent
 from neuroport.validation.report import versions, write_report
 
 DEFAULT_TARGET = "loihi1"

@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from neuroport.chip.digest import network_hash
+from neuroport.progress import Progress
 from neuroport.validation.recorded import Recorded, read_bundle
 from neuroport.validation.report import versions
 from neuroport.validation.rerun import Rerun, Reruns
 
 _SCHEMA = "neuroport-validation/1"
-
-
-class Progress(Protocol):
-    """Told what is going on."""
-
-    def stage(self, text: str) -> None:
-        """A new stage begins."""
-
-    def samples(self, n_done: int, n_total: int) -> None:
-        """Samples finished on a backend."""
 
 
 @dataclass(frozen=True, eq=False)

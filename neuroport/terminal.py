@@ -129,14 +129,17 @@ def show_deployment(result: Deployment) -> None:
         console.print(_outputs_table(report["outputs"]))
     for warning in report["warnings"]:
         console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
-    c = result.comparison
-    console.print(
-        f"exact comparison with {report['backend']['name']}: {c.samples} samples, {c.populations} populations, "
-        f"{c.compared_spikes:,} spikes, {c.mismatches:,} mismatches",
-        highlight=False,
-        soft_wrap=True,
-    )
-    verdict = "every spike equal" if result.is_equal else "DIFFERENT"
+    c, mapped = result.comparison, result.mapped
+    if mapped is not None:
+        console.print(f"mapping: {mapped.summary}", markup=False, highlight=False, soft_wrap=True)
+    if c is not None:
+        console.print(
+            f"exact comparison with {report['backend']['name']}: {c.samples} samples, {c.populations} populations, "
+            f"{c.compared_spikes:,} spikes, {c.mismatches:,} mismatches",
+            highlight=False,
+            soft_wrap=True,
+        )
+    verdict = "DIFFERENT" if not result.is_equal else "every spike equal" if c is not None else "mapped; nothing ran"
     console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
 
 

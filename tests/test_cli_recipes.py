@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from neuroport.chip.target import load_target
 from neuroport.cli import app
+from neuroport.conversion import default_reason
 from neuroport.datasheets import data_dir, names
-from neuroport.deployment import default_reason
 from neuroport.normalize.recipe import load_recipe
 
 OWN = """\

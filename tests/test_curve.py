@@ -16,8 +16,9 @@ from neuroport.bundle import verify
 from neuroport.cli import app
 from neuroport.curve import CurveOptions, curve
 from neuroport.datasheets import data_dir
-from neuroport.deployment import DeployOptions, deploy
+from neuroport.deployment import deploy
 from neuroport.errors import UsageError
+from neuroport.options import DeployOptions
 from neuroport.plot import draw_curves
 
 DIGITS = data_dir("digits") / "digits.npz"

@@ -41,9 +41,9 @@ from numpy.typing import NDArray
 
 from neuroport import load_recipe, predict_relu1
 from neuroport.ann.load import LoadedAnn
-from neuroport.deployment import Progress
 from neuroport.errors import UsageError
 from neuroport.normalize.recipe import Recipe
+from neuroport.progress import Progress
 from neuroport.validation.outputs import TestSet
 
 STEPS = 1000  # of every spiking network in the paper

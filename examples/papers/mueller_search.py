@@ -43,8 +43,8 @@ from numpy.typing import NDArray
 from neuroport import choose_percentile, load_ann, load_recipe
 from neuroport.ann.load import LoadedAnn
 from neuroport.data import Dataset
-from neuroport.deployment import Progress
 from neuroport.normalize.search import SearchResult
+from neuroport.progress import Progress
 
 DATA = {
     "mlp_biases": "fashion_mnist",

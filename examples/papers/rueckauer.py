@@ -38,9 +38,9 @@ from common import (
 from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn
-from neuroport.deployment import Progress
 from neuroport.errors import UsageError
 from neuroport.normalize.recipe import Recipe
+from neuroport.progress import Progress
 from neuroport.validation.outputs import TestSet
 
 PAPER_ANN = 0.8786  # section 4.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork
@@ -86,3 +86,59 @@ class FileBackend(NarrowBackend, Protocol):
 
     def write_files(self, folder: Path, network: IntNetwork) -> None:
         """Write the file into a bundle."""
+
+
+@runtime_checkable
+class ExportingBackend(Protocol):
+    """A backend that runs a program its users can run without neuroport; the bundle holds it."""
+
+    def write_export(self, folder: Path, job: Job, core: Trace) -> None:
+        """Write the program into a bundle, with what the core says it must do.
+
+        Raises:
+            DoesNotFitError: it cannot be expressed; nothing is written then.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Mapped:
+    """What a vendor's mapper made of a network.
+
+    summary: one line; connections: those whose weight and delay were read back, differences of them from what was
+    asked for; report: cores, chips and memory as plain data.
+    """
+
+    summary: str
+    connections: int
+    differences: int
+    first_difference: str | None
+    report: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data for report.json."""
+        return {
+            **self.report,
+            "connections": self.connections,
+            "differences": self.differences,
+            "first_difference": self.first_difference,
+        }
+
+
+class MappingBackend(Protocol):
+    """Maps integer networks onto a vendor's chip by the vendor's own tools, and runs nothing: there are no spikes."""
+
+    name: str
+    summary: str
+
+    def check(self, job: Job) -> None:
+        """Refuse what this backend cannot map, as Backend.check does."""
+
+    def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
+        """Make ready what `map` needs, as Backend.prepare does."""
+
+    def map(self, job: Job) -> Mapped:
+        """Cores, chips and memory, and whether everything that would be loaded is what was asked for.
+
+        Raises:
+            DoesNotFitError: the vendor's mapper finds no room. ToolchainError: missing, or its process failed.
+        """

@@ -63,7 +63,7 @@ KINDS: dict[type[Any], str] = {
 
 def write_network(path: Place, network: IntNetwork) -> None:
     """Write the integer network to a new file."""
-    with _new_file(path) as f:
+    with new_file(path) as f:
         f.attrs.update(target=network.target, arithmetic=network.arithmetic.model_dump_json())
         for k, head in enumerate(network.heads):
             f.create_group(f"heads/{k}").attrs.update(population=head.population, read=head.read)
@@ -167,10 +167,10 @@ def _synapse(group: h5py.Group) -> IntSynapse:
 
 def write_inputs(path: Place, inputs: IntInputs) -> None:
     """Write the inputs of all samples to a new file."""
-    with _new_file(path) as f:
+    with new_file(path) as f:
         f.attrs.update(n_samples=inputs.n_samples, n_steps=inputs.n_steps)
         if inputs.spikes is not None:
-            _write_bits(f, "spikes", inputs.spikes)
+            write_bits(f, "spikes", inputs.spikes)
         for k, (name, mantissa) in enumerate(inputs.currents.items()):
             dataset = f.create_dataset(f"currents/{k}", data=mantissa, compression="gzip")
             dataset.attrs["name"] = name
@@ -196,9 +196,9 @@ def read_inputs(path: Place) -> IntInputs:
 
 def write_trace(path: Place, spikes: Mapping[str, NDArray[np.uint8]], potentials: Mapping[str, NDArray[Any]]) -> None:
     """Write spikes, and potentials where there are any, of each population to a new file."""
-    with _new_file(path) as f:
+    with new_file(path) as f:
         for k, (name, raster) in enumerate(spikes.items()):
-            _write_bits(f, f"spikes/{k}", raster).attrs["name"] = name
+            write_bits(f, f"spikes/{k}", raster).attrs["name"] = name
         for k, (name, v) in enumerate(potentials.items()):
             f.create_dataset(f"potentials/{k}", data=v, compression="gzip").attrs["name"] = name
 
@@ -231,7 +231,7 @@ def _opened(path: Place) -> Iterator[h5py.Group]:
 
 
 @contextmanager
-def _new_file(path: Place) -> Iterator[h5py.Group]:
+def new_file(path: Place) -> Iterator[h5py.Group]:
     """A new HDF5 file, made in memory: on a full disk the HDF5 library itself would crash."""
     if isinstance(path, h5py.Group):
         yield path
@@ -242,7 +242,8 @@ def _new_file(path: Place) -> Iterator[h5py.Group]:
     path.write_bytes(content.getbuffer())
 
 
-def _write_bits(f: h5py.File, name: str, raster: NDArray[np.uint8]) -> h5py.Dataset:
+def write_bits(f: h5py.File, name: str, raster: NDArray[np.uint8]) -> h5py.Dataset:
+    """Write spikes [S, T, ...], packed along the neurons."""
     flat = raster.reshape(*raster.shape[:2], -1)
     dataset = f.create_dataset(name, data=np.packbits(flat, axis=-1), compression="gzip")
     dataset.attrs["shape"] = raster.shape[2:]

@@ -12,8 +12,9 @@ from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntHead, IntProjection
 from neuroport.chip.oracle import run_oracle
 from neuroport.chip.target import load_target
-from neuroport.deployment import DeployOptions, deploy
+from neuroport.deployment import deploy
 from neuroport.errors import DoesNotFitError
+from neuroport.options import DeployOptions
 from neuroport.validation.divergence import compare
 from tests.backends.lava_networks import TARGET, conv, dense, driven_net, network, population, source, spikes
 

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from neuroport.chip.files import read_network
-from neuroport.deployment import DeployOptions, command_of, deploy
+from neuroport.deployment import deploy
+from neuroport.options import DeployOptions, command_of
 from neuroport.validation.html.images import data_uri, picture, some_neurons
 from neuroport.validation.html.page import render
 from neuroport.validation.html.plots import Bar, Line, bars, lines

@@ -20,6 +20,7 @@ from pathlib import Path
 prefix = f"/{sys.argv[2]}_"
 vars(shared_memory).update(_SHM_NAME_PREFIX=prefix, _SHM_SAFE_NAME_LENGTH=len(prefix) + 16)
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "worker"))
 from guard import Guard  # noqa: E402 - the prefix must be set before anything makes shared memory
 
 

@@ -1,4 +1,6 @@
-"""Keeps the worker honest: heartbeats, an end when the parent is gone, a report when a Lava process dies or raises.
+"""Keeps a worker honest: heartbeats, an end when the parent is gone, a report when a Lava process dies or raises.
+
+Shared by the workers of all toolchains, each of which puts this folder on its path.
 
 Lava itself waits forever when one of its processes raises while another waits for its message
 (lava-nc 0.10.0, lava/magma/core/model/py/model.py l.228-232), so a thread looks at the processes instead.

@@ -1,0 +1,102 @@
+"""The backend `spinnaker-virtual`: sPyNNaker maps the export onto a virtual machine, without hardware.
+
+It partitions, places, routes and makes all data that it would load, and loads nothing: no spikes come back. The weights
+and delays are read out of that data and compared with the export, integer by integer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from neuroport.backends.base import Job, Mapped
+from neuroport.backends.spinnaker.backend import environment_of, run_script, versions_of
+from neuroport.backends.spinnaker.export import EXPORT, exported_in, write_export
+from neuroport.backends.spinnaker.limits import check_exportable
+from neuroport.chip.target import Target
+from neuroport.chip.trace import Trace
+from neuroport.errors import DoesNotFitError, WorkerError
+
+_CONFIG = """[Machine]
+version = {version}
+virtual_board = True
+machine_name = None
+[Mode]
+mode = Production
+[Reports]
+default_report_file_path = {folder}
+[Logging]
+instantiate = False
+"""
+_PACKAGES = ("sPyNNaker", "PyNN", "numpy")
+_NO_ROOM = ("Pacman", "Minimisation", "SpinnMachine")  # how names of sPyNNaker's exceptions for want of room begin
+
+
+class SpinnakerVirtual:
+    """Maps onto boards of 48 chips (SpiNN-5), as many as sPyNNaker wants."""
+
+    name = "spinnaker-virtual"
+    summary = "sPyNNaker's mapper on a virtual machine (no spikes)"
+    board_version = 5
+
+    def check(self, job: Job) -> None:
+        """Refuse what the export cannot express.
+
+        Raises:
+            DoesNotFitError: layer, value and remedy are named.
+        """
+        check_exportable(job.network, job.inputs)
+
+    def prepare(self, target: Target, on_message: Callable[[str], None]) -> Mapping[str, str]:
+        """Make the environment on first use, check it on every other."""
+        return versions_of(target, _PACKAGES, on_message)
+
+    def write_export(self, folder: Path, job: Job, core: Trace) -> None:
+        """The directory `pynn` of a bundle."""
+        write_export(folder / EXPORT, job.network, job.inputs, core)
+
+    def map(self, job: Job) -> Mapped:
+        """Cores, chips and memory as sPyNNaker assigns them; differences of what it would load from the export.
+
+        Raises:
+            DoesNotFitError: no room on the machine. ToolchainError: no environment, or sPyNNaker failed.
+        """
+        python, _ = environment_of(job.target, job.on_message)
+        exported_in(job.work_dir, job.network, job.inputs)
+        home = job.work_dir / "home"
+        home.mkdir(exist_ok=True)
+        # sPyNNaker reads its settings in the home directory and nowhere else, and writes them there if there are none.
+        text = _CONFIG.format(version=self.board_version, folder=job.work_dir)
+        (home / ".spynnaker.cfg").write_text(text, encoding="utf-8")
+        try:
+            run_script(python, job, "map", {"HOME": str(home)})
+        except WorkerError as error:
+            reason = _reason(job.work_dir)
+            if reason.startswith(_NO_ROOM):
+                raise DoesNotFitError(
+                    f"the network does not fit on SpiNNaker: sPyNNaker's mapper says {reason}; use a smaller "
+                    f"network, or a larger machine"
+                ) from error
+            raise
+        return _mapped(json.loads((job.work_dir / "mapping.json").read_text(encoding="utf-8")))
+
+
+def _mapped(found: dict[str, Any]) -> Mapped:
+    m = found["machine"]
+    sdram = sum(core["sdram_bytes"] for p in found["populations"] for core in p["cores"])
+    summary = (
+        f"sPyNNaker places {m['cores_used']:,} cores on {m['chips_used']:,} of {m['chips']:,} chips, with "
+        f"{sdram / 1e6:,.1f} MB of SDRAM; {found['connections']:,} weights and delays read back, "
+        f"{found['differences']:,} differ from the export"
+    )
+    report = {"machine": m, "sdram_bytes": sdram, "populations": found["populations"]}
+    return Mapped(summary, found["connections"], found["differences"], found["first_difference"], report)
+
+
+def _reason(work_dir: Path) -> str:
+    try:
+        return str(json.loads((work_dir / "error.json").read_text(encoding="utf-8"))["reason"])
+    except (OSError, ValueError, KeyError):
+        return ""

@@ -1,0 +1,59 @@
+"""Runs an exported folder in the toolchain's Python: `python main.py WORK_DIR TOKEN PARENT SIMULATOR`.
+
+WORK_DIR/pynn is the folder, with its own run.py. SIMULATOR: one of run.py's, whose result goes to WORK_DIR/result.h5;
+or `map`, and sPyNNaker's mapping goes to WORK_DIR/mapping.json. `heartbeat.json` says how far it is, `error.json` what
+failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "worker"))
+from guard import Guard
+
+EXPORT = "pynn"
+
+
+def main() -> int:
+    """Run the samples, or map the network."""
+    work_dir, token, parent, simulator = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
+    guard = Guard(work_dir, token, parent)
+    guard.start()
+    guard.beat("importing", 0)
+    folder = work_dir / EXPORT
+    sys.path.insert(0, str(folder))
+    import run
+
+    guard.beat("building", 0)
+    if simulator == "map":
+        import mapping
+
+        found = mapping.map_network(folder, lambda state: guard.beat(state, 0))
+        (work_dir / "mapping.json").write_text(json.dumps(found))
+    else:
+        result = run.simulate(folder, simulator, lambda n: guard.beat("running", n))
+        run.write_result(work_dir / "result.h5", result)
+    return 0
+
+
+def fail(error: BaseException) -> None:
+    """Write the reason where neuroport looks for it."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    sys.stderr.write(text)
+    Guard.report(Path(sys.argv[1]), "worker", f"{type(error).__name__}: {error}", text)
+
+
+if __name__ == "__main__":
+    status = 1
+    try:
+        status = main()
+    except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and ends the process
+        fail(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # nothing of a simulator's may keep the process

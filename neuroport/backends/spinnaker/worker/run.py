@@ -1,0 +1,286 @@
+"""Runs an integer spiking network that neuroport exported, sample by sample, on SpiNNaker, NEST or Brian2 by PyNN.
+
+    python run.py nest                    (or brian2, or spiNNaker) writes spikes and potentials to result.h5
+    python run.py nest --verify           and compares them with expected.h5: exit status 1 where anything differs
+
+Files beside this script: network.h5 (populations, sources, lists of connections), stimulus.h5 (what the sources fire),
+expected.h5 (what neuroport's core did; spikes [samples, steps, neurons] packed with numpy.packbits). See README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+SIMULATORS = ("spiNNaker", "nest", "brian2")
+DT = 1.0  # ms: one step
+START = 3  # the step of the first input spike: NEST needs 2 steps before any, and biases arrive one step after theirs
+
+
+def set_up(folder: Path, simulator: str) -> Any:
+    """The PyNN module of a simulator, ready to build."""
+    options: dict[str, Any] = {}
+    if simulator == "nest":
+        with h5py.File(folder / "network.h5", "r") as f:
+            longest = max((float(c.attrs["delay"]) for c in f["projections"].values()), default=1.0)
+        options = {"spike_precision": "on_grid", "t_flush": 2 * DT, "max_delay": max(longest, 10.0) * DT}
+        # Its advice on reset(): here nothing is under way when a sample ends, and --verify checks every one.
+        warnings.filterwarnings("ignore", message="Full reset functionality")
+    if simulator == "brian2":
+        import brian2
+
+        brian2.prefs.codegen.target = "numpy"  # compiling takes longer than most runs
+        brian2.defaultclock.dt = DT * brian2.ms  # PyNN leaves spike sources on Brian2's own clock of 0.1 ms
+        # Brian2's own order would lose what arrives in the very step a neuron fires in.
+        schedule = ["start", "groups", "synapses", "thresholds", "resets", "end"]
+        brian2.prefs.core.network.default_schedule = schedule
+    sim = import_module(f"pyNN.{simulator}")
+    if simulator == "nest":  # missing in PyNN 0.13.0: without it v can be neither set nor recorded
+        sim.IF_curr_delta.variable_map, sim.IF_curr_delta.scale_factors = {"v": "V_m"}, {"v": 1}
+    sim.setup(timestep=DT, min_delay=DT, **options)
+    return sim
+
+
+# What a step of each neuron does on SpiNNaker, in Brian2's words; `a` is what arrives. All numbers are small integers
+# times powers of two, so that floating point computes as s16.15 does; `unit` is its 2^-15, and products round down.
+BRIAN2_STEP = {
+    "if-trunc-delta": "v = clip(v + a, v_reset, inf*volt)",  # no leak, and not below v_reset
+    "if-curr-delta": "v = a - floor((a - v) * kept / unit) * unit",
+}
+
+
+def brian2_neuron(sim: Any, neuron: str) -> Any:
+    """sPyNNaker's neuron for Brian2. 1 V stands for PyNN's 1 mV: the factor 1000 would round."""
+    import brian2
+    from pyNN.brian2.cells import BaseNeuronGroup
+    from pyNN.standardmodels import build_translations
+
+    names = ("v_thresh", "v_reset", "unit")
+
+    class Group(BaseNeuronGroup):
+        def __init__(self, n: int, equations: str, **parameters: Any) -> None:
+            super().__init__(n, equations, "v >= v_thresh", reset="v = v_reset", refractory=False, **parameters)
+            step = f"{BRIAN2_STEP[neuron]}\na = 0*volt"
+            self.run_regularly(step, when="before_thresholds", dt=DT * brian2.ms)
+
+    class Cell(sim.IF_curr_delta):
+        default_parameters = dict.fromkeys((*names, "kept"), 0.0)
+        translations = build_translations(*((name, name, brian2.volt) for name in names), ("kept", "kept"))
+        state_variable_translations = build_translations(("v", "v", brian2.volt))
+        post_synaptic_variables = {"excitatory": "a", "inhibitory": "a"}  # noqa: RUF012
+        eqs = brian2.Equations(
+            "v : volt\na : volt\nkept : 1 (constant)\n" + "\n".join(f"{name} : volt (constant)" for name in names)
+        )
+        brian2_model = Group
+
+    return Cell
+
+
+def make_population(sim: Any, simulator: str, p: dict[str, Any]) -> Any:
+    """Neurons that fire at v >= v_thresh and start again at v_reset; `kept` is what a step leaves of v, 1 without leak.
+
+    IFTruncDelta's potentials end at v_reset: at 0, or far below where the neurons never fire.
+    """
+    v = {"v_thresh": float(p["v_thresh"]), "v_reset": float(p["v_reset"])}
+    n, label, is_leaky, kept = int(p["n"]), str(p["name"]), p["neuron"] == "if-curr-delta", float(p["kept"])
+    if simulator == "spiNNaker":
+        tau = {"tau_m": float(p["tau_m"]), "cm": float(p["tau_m"]), "tau_refrac": 0.0}  # R = tau_m / cm = 1
+        cell = sim.IF_curr_delta(v_rest=0.0, **tau, **v) if is_leaky else sim.extra_models.IFTruncDelta(**tau, **v)
+        # Says how sPyNNaker is to hold weights: its own estimate may halve them, and round.
+        held = [float(p["max_expected_summed_weight"])] * 2
+        made = sim.Population(n, cell, label=label, max_expected_summed_weight=held)
+    elif simulator == "nest":  # without leak exp(-1 / tau_m) is exactly 1
+        tau_m = -1 / np.log(kept) if is_leaky else 1e18
+        cell = sim.IF_curr_delta(tau_m=tau_m, cm=1.0, tau_refrac=0.0, v_rest=0.0, i_offset=0.0, **v)
+        made = sim.Population(n, cell, label=label)
+        if not is_leaky:
+            made.node_collection.V_min = v["v_reset"]  # of NEST's own neuron, not in PyNN
+    else:
+        made = sim.Population(n, brian2_neuron(sim, p["neuron"])(unit=2.0**-15, kept=kept, **v), label=label)
+    made.initialize(v=float(p["v_init"]))
+    made.record(["spikes", "v"] if p["is_readout"] else ["spikes"])
+    return made
+
+
+def connect(sim: Any, simulator: str, pre: Any, post: Any, c: dict[str, Any]) -> Any:
+    """One list of connections, all of one sign. PyNN's inhibitory weights are negative."""
+    i, j, weight, delay = c["i"].astype(int), c["j"].astype(int), c["weight"] * float(c["unit"]), float(c["delay"] * DT)
+    if simulator == "nest":  # adds a weight to v whole, where sPyNNaker's neuron moves v a part of the way towards it
+        weight = weight * float(c["moved"])
+    if simulator == "spiNNaker":
+        connector = sim.FromListConnector(np.column_stack([i, j, weight, np.full(len(i), delay)]))
+        return sim.Projection(pre, post, connector, sim.StaticSynapse(), receptor_type=c["receptor"])
+
+    class Connections(sim.FromListConnector):
+        """All at once: PyNN would take the neurons (NEST) or the connections (Brian2) one by one."""
+
+        def connect(self, projection: Any) -> None:
+            if simulator == "nest":
+                ids = [np.asarray(x.all_cells).astype(int)[k] for x, k in ((pre, i), (post, j))]
+                values = {"weight": weight, "delay": np.full(len(i), delay)}
+                import_module("nest").Connect(*ids, "one_to_one", values)
+            else:
+                brian2 = import_module("brian2")
+                synapses = projection._brian2_synapses[0][0]
+                synapses.connect(i=i, j=j)
+                synapses.weight = weight * brian2.volt
+                # A spike leaves at the end of a step, and with a delay of 0 arrives in the next one.
+                synapses.delay = (delay - DT) * brian2.ms
+
+    return sim.Projection(pre, post, Connections([]), sim.StaticSynapse(), receptor_type=c["receptor"])
+
+
+def read(group: h5py.Group) -> dict[str, Any]:
+    """Attributes and arrays of one group."""
+    return {**group.attrs, **{key: dataset[()] for key, dataset in group.items()}}
+
+
+def read_all(f: h5py.File, kind: str) -> list[dict[str, Any]]:
+    """All sources, or all populations."""
+    return [read(f[kind][str(k)]) for k in range(len(f[kind]))] if kind in f else []
+
+
+def read_bits(path: Path, name: str) -> np.ndarray:
+    """Spikes [samples, steps, neurons] of one population or source."""
+    with h5py.File(path, "r") as f:
+        found = next(d for d in f["spikes"].values() if d.attrs["name"] == name)
+        return np.unpackbits(found[()], axis=-1, count=int(np.prod(found.attrs["shape"])))
+
+
+def spike_times(raster: np.ndarray, first: int) -> list[list[float]]:
+    """When each neuron of a source fires a raster [steps, neurons], whose first row is the step START + first."""
+    return [((START + first + np.flatnonzero(column)) * DT).tolist() for column in raster.T]
+
+
+def build(folder: Path, sim: Any, simulator: str) -> tuple[dict[str, Any], list[Any]]:
+    """All sources (of sample 0) and populations by name, and the projections in the order of the file."""
+    made = {}
+    with h5py.File(folder / "network.h5", "r") as f:
+        for s in read_all(f, "sources"):
+            raster = read_bits(folder / "stimulus.h5", s["name"])[0]
+            # Brian2 cannot be given them here, and sPyNNaker warns of a source without any.
+            times = [] if simulator == "brian2" else spike_times(raster, int(s["first"]))
+            made[s["name"]] = sim.Population(int(s["n"]), sim.SpikeSourceArray(spike_times=times), label=s["name"])
+        made.update({p["name"]: make_population(sim, simulator, p) for p in read_all(f, "populations")})
+        projections = []
+        for k in range(len(f["projections"])):
+            c = read(f["projections"][str(k)])
+            projections.append(connect(sim, simulator, made[c["pre"]], made[c["post"]], c))
+    return made, projections
+
+
+def set_spikes(simulator: str, source: Any, raster: np.ndarray, first: int) -> None:
+    """Let a source fire this raster in the next run."""
+    times = spike_times(raster, first)
+    if simulator == "brian2":  # where PyNN 0.13.0 fails to set spike times again
+        neurons = np.repeat(np.arange(len(times)), [len(t) for t in times])
+        source.brian2_group.set_spikes(neurons, np.concatenate(times) * import_module("brian2").ms)
+    else:
+        sequence = list if simulator == "spiNNaker" else import_module("pyNN.parameters").Sequence
+        source.set(spike_times=[sequence(t) for t in times])
+
+
+def simulate(folder: Path, simulator: str, on_sample: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
+    """Run all samples; spikes {name: [S, T, n]} and potentials {name: [S, T, n]}, with the core's count of steps.
+
+    A population that lies `depth` projections behind the input runs that many steps behind the core.
+    """
+    sim = set_up(folder, simulator)
+    made, _ = build(folder, sim, simulator)
+    with h5py.File(folder / "network.h5", "r") as f:
+        sources, populations = read_all(f, "sources"), read_all(f, "populations")
+    with h5py.File(folder / "stimulus.h5", "r") as f:
+        n_samples, n_steps = int(f.attrs["n_samples"]), int(f.attrs["n_steps"])
+    rasters = {s["name"]: read_bits(folder / "stimulus.h5", s["name"]) for s in sources}
+    end = START + n_steps + max(int(p["depth"]) for p in populations) + 1
+    spikes = {p["name"]: np.zeros((n_samples, n_steps, p["n"]), np.uint8) for p in populations}
+    potentials = {p["name"]: np.zeros((n_samples, n_steps, p["n"])) for p in populations if p["is_readout"]}
+    on_sample(0)
+    for s in range(n_samples):
+        if s:
+            sim.reset()
+        for source in sources:
+            set_spikes(simulator, made[source["name"]], rasters[source["name"]][s], int(source["first"]))
+        sim.run(end * DT)
+        for p in populations:
+            name, first = p["name"], START + int(p["depth"])
+            segment = made[name].get_data(clear=True).segments[-1]
+            for n, train in enumerate(segment.spiketrains):
+                spikes[name][s, np.rint(np.asarray(train.magnitude) / DT).astype(int) - first, n] = 1
+            if p["is_readout"]:  # NEST counts a potential by the step it comes from, the others by the next one
+                first += simulator != "nest"
+                potentials[name][s] = np.asarray(segment.analogsignals[0].magnitude)[first : first + n_steps]
+        on_sample(s + 1)
+    sim.end()
+    return {"spikes": spikes, "potentials": potentials}
+
+
+def write_result(path: Path, result: dict[str, Any]) -> None:
+    """Spikes packed as in expected.h5; potentials as PyNN has them."""
+    with h5py.File(path, "w") as f:
+        for k, (name, raster) in enumerate(result["spikes"].items()):
+            dataset = f.create_dataset(f"spikes/{k}", data=np.packbits(raster, axis=-1), compression="gzip")
+            dataset.attrs.update(name=name, shape=raster.shape[2:])
+        for k, (name, v) in enumerate(result["potentials"].items()):
+            f.create_dataset(f"potentials/{k}", data=v, compression="gzip").attrs["name"] = name
+
+
+def first_difference(folder: Path, result: dict[str, Any]) -> str:
+    """Where the result differs first from what the core expects, in the order of samples and steps; '' if nowhere."""
+    found: list[tuple[tuple[int, ...], str]] = []
+    with h5py.File(folder / "network.h5", "r") as f:
+        unit = float(f.attrs["v_unit"])
+    for name, ours in result["spikes"].items():
+        theirs = read_bits(folder / "expected.h5", name)
+        at = tuple(int(k) for k in np.argwhere(ours != theirs)[0]) if (ours != theirs).any() else None
+        if at is not None:
+            found.append((at, f"population '{name}': {ours[at]} spikes, expected {theirs[at]}"))
+    with h5py.File(folder / "expected.h5", "r") as f:
+        expected = {d.attrs["name"]: d[()] * unit for d in f.get("potentials", {}).values()}
+    for name, v in result["potentials"].items():
+        wrong = ~(np.abs(v - expected[name].reshape(v.shape)) <= 1e-9)
+        at = tuple(int(k) for k in np.argwhere(wrong)[0]) if wrong.any() else None
+        if at is not None:
+            found.append(
+                (at, f"population '{name}': potential {v[at]}, expected {expected[name].reshape(v.shape)[at]}")
+            )
+    if not found:
+        return ""
+    (sample, step, neuron), text = min(found)
+    return f"sample {sample}, step {step}, neuron {neuron} of {text}"
+
+
+def report(n_samples: int) -> None:
+    """Say how far it is."""
+    sys.stderr.write(f"{n_samples} samples\n")
+
+
+def main() -> int:
+    """Exit status 0: done, and equal where --verify asks; 1: a difference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("simulator", choices=SIMULATORS)
+    parser.add_argument("--verify", action="store_true", help="compare with expected.h5")
+    parser.add_argument("--out", type=Path, default=Path("result.h5"), help="default: result.h5 in the current folder")
+    given = parser.parse_args()
+    folder = Path(__file__).resolve().parent
+    result = simulate(folder, given.simulator, report)
+    write_result(given.out, result)
+    n_spikes = sum(int(raster.sum()) for raster in result["spikes"].values())
+    sys.stdout.write(f"{given.out}: {n_spikes} spikes of {len(result['spikes'])} populations\n")
+    if given.verify:
+        difference = first_difference(folder, result)
+        sys.stdout.write(f"{given.simulator} differs from the core: {difference}\n" if difference else "all equal\n")
+        return int(bool(difference))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
