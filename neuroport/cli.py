@@ -126,7 +126,7 @@ def _numbers(text: str, flag: str) -> tuple[float, ...]:
 def _sample_numbers(text: str, n_samples: int | None) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.replace(" ", "").split(",") if text else ():
-        ends = re.fullmatch(r"(\d+)(?:-(\d+))?", part, re.ASCII)
+        ends = re.fullmatch(r"(\d{1,12})(?:-(\d{1,12}))?", part, re.ASCII)
         first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, -1)
         if first > last or last - first >= _MOST_NUMBERS:
             raise UsageError(

@@ -123,6 +123,7 @@ def test_a_wrong_backend_exits_with_1(tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert "population 'conv2', neuron [3, 2, 1], sample 1, step 5: spike is" in result.output
     report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert f"(number {report['sample_numbers'][1]} of the test part)" in result.output
     assert report["backend"]["mismatches"] == 1
     assert report["backend"]["first_mismatch"]["neuron"] == [3, 2, 1]
     verdict = report["backend"]["divergence"]["verdict"]

@@ -76,6 +76,7 @@ def test_more_numbers_than_samples_for_accuracy(tmp_path: Path) -> None:
         (["--sample-numbers", "-3"], "'-3' is no number and no range"),
         (["--sample-numbers", "1,,2"], "'' is no number and no range"),
         (["--sample-numbers", "0-99999999"], "'0-99999999' is no number and no range"),
+        (["--sample-numbers", "9" * 5000], "is no number and no range; give numbers from 0: 3,17,100-120"),
         (["--sample-numbers", "3,1-4"], "names a sample twice; name each of them once"),
         (["--sample-numbers", "3", "--samples", "2"], "--samples and --sample-numbers both say what goes"),
         (["--workers", "2"], "--workers 2: backend 'cpu' runs in one process, without workers; leave it out"),

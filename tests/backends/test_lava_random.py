@@ -6,6 +6,7 @@ their own. Blocks differ in everything else: synapses, reset, initial potential,
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 from neuroport.backends.base import Job
 from neuroport.backends.loihi.backend import LavaBackend
+from neuroport.backends.loihi.graded_backend import GradedLavaBackend
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntHead, IntNetwork, IntPopulation, IntProjection
@@ -126,7 +128,21 @@ def random_run(seed):
 def test_a_thousand_random_networks(lava, tmp_path, seed):
     assert RUNS * BLOCKS * SIDE_BY_SIDE == 1000 and len(KINDS) == BLOCKS
     network, inputs = random_run(seed)
-    trace = LavaBackend().run(Job(TARGET, network, inputs, tmp_path))
+    assert_equal_on(LavaBackend(), Job(TARGET, network, inputs, tmp_path))
+
+
+def test_forty_with_graded_input_beside_the_others(lava, tmp_path):
+    network, inputs = random_run(RUNS)
+    populations = [replace(p, bias_exponent=7) if p.driven else p for p in network.populations]
+    assert_equal_on(
+        GradedLavaBackend(), Job(TARGET, replace(network, populations=tuple(populations)), inputs, tmp_path)
+    )
+
+
+def assert_equal_on(backend, job):
+    network, inputs = job.network, job.inputs
+    backend.check(job)
+    trace = backend.run(job)
     core = run_core(network, inputs, record="spikes").trace
     fired = 0
     for p in network.populations[1:]:

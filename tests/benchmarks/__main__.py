@@ -1,4 +1,4 @@
-"""Measure how fast the core is: `make bench`, or `python -m tests.benchmarks`. Writes bench.json."""
+"""Measure how fast the core is: `make bench`, or `python -m tests.benchmarks`. Writes bench.json, or lava_runs.json."""
 
 from __future__ import annotations
 
@@ -54,8 +54,9 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--resnet20", type=Path, metavar="BUNDLE", help="a trained network, as `deploy` wrote it")
     parser.add_argument("--lava-runs", action="store_true", help="only neuroport's runs of Lava, against a script's")
     parser.add_argument("--quick", action="store_true", help="few samples, two rounds: does it work?")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench.json", help="(%(default)s)")
+    parser.add_argument("--out", type=Path, help="(bench.json, or lava_runs.json, beside the Makefile)")
     options = parser.parse_args(argv)
+    options.out = options.out or ROOT / ("lava_runs.json" if options.lava_runs else "bench.json")
     options.networks, options.paths = (tuple(x.split(",")) for x in (options.networks, options.paths))
     for chosen, known in ((options.networks, tuple(networks.CASES)), (options.paths, PATHS)):
         if unknown := [name for name in chosen if name not in known]:
