@@ -32,7 +32,7 @@ from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
-from neuroport.validation.diagnosis import explained
+from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.ladder import Ladder, LayerActivity, Rung
 from neuroport.validation.outputs import Answer, Reading, TestSet
@@ -215,11 +215,7 @@ class _Deploy:
         comparison = compare(job.network, job.inputs, core, trace)
         answer = answer_of(job.network, trace, reading)
         ladder.add("backend", answer.scores, answer.outputs)
-        report["backend"] = {
-            "name": self.backend.name,
-            **comparison.as_json(),
-            "divergence": explained(comparison, job.network, job.inputs, core, trace, self.progress.stage),
-        }
+        report["backend"] = backend_row(self.backend.name, comparison, job, core, trace)
         return comparison
 
     def _write_program(self, stage: Path, job: Job, core: Trace) -> None:

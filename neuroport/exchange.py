@@ -32,7 +32,7 @@ from neuroport.chip.synapses import n_synapses
 from neuroport.chip.target import load_target
 from neuroport.errors import BundleError, DataError, UsageError
 from neuroport.snn.operators import Shape
-from neuroport.validation.diagnosis import explained
+from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.report import SCHEMA, versions, write_report
 
@@ -335,11 +335,7 @@ def _run(
         "samples": inputs.n_samples,
         "accuracy": accuracy,
         "layers": _rows(network, core),
-        "backend": {
-            "name": backend.name,
-            **comparison.as_json(),
-            "divergence": explained(comparison, network, inputs, core.trace, trace, progress.stage),
-        },
+        "backend": backend_row(backend.name, comparison, job, core.trace, trace),
         "versions": found,
     }
     return Verified(read.netx, report, comparison, accuracy, read.out)
