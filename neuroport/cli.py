@@ -24,6 +24,7 @@ import typer
 from neuroport.cli_diff import add_diff
 from neuroport.cli_files import add_commands
 from neuroport.errors import NeuroportError, UsageError
+from neuroport.terminal_divergence import divergence_text
 
 if TYPE_CHECKING:
     from neuroport.deployment import Deployment
@@ -186,7 +187,7 @@ def deploy(
 def _check_equal(result: Deployment) -> None:
     if not result.is_equal:
         _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
-        _say(result.report["backend"]["divergence"]["verdict"])
+        _say(divergence_text(result.report["backend"]["divergence"]))
         raise SystemExit(1)
 
 

@@ -45,14 +45,17 @@ ALLOWED = (
         "terminal": frozenset(GROUND) | frozenset(ROOMS) | {"curve", "deployment", "terminal_sources"},
         "exchange": frozenset(GROUND) | frozenset(ROOMS),
         "terminal_files": frozenset({"exchange"}),
+        "terminal_divergence": frozenset[str](),
         "bundle_diff": frozenset(GROUND) | frozenset(ROOMS),
         "terminal_diff": frozenset({"bundle_diff", "validation"}),
         "cli_diff": frozenset({"bundle_diff", "terminal_diff"}),
-        "cli_files": frozenset({"errors", "deployment", "exchange", "terminal", "terminal_files"}),
+        "cli_files": frozenset(
+            {"errors", "deployment", "exchange", "terminal", "terminal_divergence", "terminal_files"}
+        ),
         "__init__": frozenset(GROUND) | frozenset(ROOMS) | {"bundle_diff", "deployment", "exchange"},
         "cli": frozenset(GROUND)
         | frozenset(ROOMS)
-        | {"cli_diff", "cli_files", "curve", "deployment", "terminal", "__init__"},
+        | {"cli_diff", "cli_files", "curve", "deployment", "terminal", "terminal_divergence", "__init__"},
         "__main__": frozenset({"cli"}),
     }
 )
