@@ -27,6 +27,7 @@ from neuroport.cli_files import add_commands
 from neuroport.cli_golden import add_golden_commands
 from neuroport.cli_map import add_commands as add_map_commands
 from neuroport.errors import NeuroportError, UsageError
+from neuroport.terminal_divergence import divergence_text
 
 if TYPE_CHECKING:
     from neuroport.deployment import Deployment
@@ -233,7 +234,7 @@ def _check_equal(result: Deployment) -> None:
         found = result.comparison.first_mismatch
         number = "" if found is None else f" (number {result.report['sample_numbers'][found.sample]} of the test part)"
         _say(f"the backend differs from the core: {found}{number}")
-        _say(result.report["backend"]["divergence"]["verdict"])
+        _say(divergence_text(result.report["backend"]["divergence"]))
     if result.mapped is not None and result.mapped.differences:
         _say(f"what would be loaded differs from the export: {result.mapped.first_difference}")
     if not result.is_equal:

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from neuroport.errors import UsageError
+from neuroport.terminal_divergence import divergence_text
 
 Reporting = Callable[[], AbstractContextManager[None]]
 
@@ -92,7 +93,7 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
                 show_verified(result)
             if not result.is_equal and result.comparison is not None:
                 sys.stderr.write(f"the backend differs from the core: {result.comparison.first_mismatch}\n")
-                sys.stderr.write(f"{result.report['backend']['divergence']['verdict']}\n")
+                sys.stderr.write(f"{divergence_text(result.report['backend']['divergence'])}\n")
                 raise SystemExit(1)
 
 

@@ -31,7 +31,7 @@ from neuroport.errors import BundleError, UsageError
 from neuroport.exchange_samples import Samples, read_samples
 from neuroport.progress import Progress
 from neuroport.snn.operators import Shape
-from neuroport.validation.diagnosis import explained
+from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare, joined
 from neuroport.validation.report import SCHEMA, versions, write_report
 
@@ -250,8 +250,8 @@ def _run_part(
         write_trace(folder / "core.h5", core.trace.spikes, core.trace.potentials)
         write_trace(folder / "backend.h5", trace.spikes, trace.potentials)
     comparison = compare(job.network, inputs, core.trace, trace)
-    divergence = explained(comparison, job.network, inputs, core.trace, trace, progress.stage)
-    return replace(core, rasters={}, potentials={}), comparison, divergence
+    row = backend_row(backend.name, comparison, replace(job, inputs=inputs), core.trace, trace)
+    return replace(core, rasters={}, potentials={}), comparison, row["divergence"]
 
 
 def _samples_that_fit(network: IntNetwork, inputs: IntInputs, bits: int = 1) -> int:

@@ -18,7 +18,7 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target
 from neuroport.chip.trace import Trace
 from neuroport.errors import ToolchainError
-from neuroport.validation.diagnosis import explained
+from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import Answer, Reading
@@ -101,8 +101,7 @@ class LastRung:
         comparison = compare(job.network, job.inputs, core, trace)
         answer = answer_of(job.network, trace, reading)
         ladder.add("backend", answer.scores, answer.outputs)
-        divergence = explained(comparison, job.network, job.inputs, core, trace, job.on_message)
-        return Ran({**report, **comparison.as_json(), "divergence": divergence}, comparison, mapped)
+        return Ran({**report, **backend_row(self.name, comparison, job, core, trace)}, comparison, mapped)
 
 
 def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:

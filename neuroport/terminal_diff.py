@@ -54,7 +54,7 @@ def show_diff(diff: BundleDiff) -> None:
         console.print(table)
         if len(changes) > len(shown):
             say(f"and {len(changes) - len(shown)} more; --json has all of them")
-    say(f"{len(diff.changes)} differences")
+    say(f"{len(diff.changes)} difference{'s' if len(diff.changes) > 1 else ''}")
 
 
 def _side(value: Side) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,11 @@ def test_a_wrong_backend_exits_with_1(tmp_path, monkeypatch):
     verdict = report["backend"]["divergence"]["verdict"]
     assert verdict in result.output
     assert verdict.startswith("population 'conv2' differs by itself: no known rule explains it")
+    assert "population 'conv2', neuron [3, 2, 1] (channel, row, column), sample 1\n" in result.output
+    rows = dict(re.findall(r"^  (step|spike, core|spike, backend) +(.*)$", result.output, re.MULTILINE))
+    assert rows["step"].split() == ["3", "4", "5", "6", "7"]
+    core, backend = (rows[f"spike, {side}"].split() for side in ("core", "backend"))
+    assert [a != b for a, b in zip(core, backend, strict=True)] == [False, False, True, False, False]
 
 
 BAD_MODELS = {

@@ -140,6 +140,7 @@ def test_a_file_that_netx_runs_differently_is_found(
     assert done.exit_code == 1
     assert "DIFFERENT" in done.output
     assert "the backend differs from the core: population '0.dense', neuron [0], sample 0, step" in done.output
+    assert "it multiplies with other weights, as netx and Lava do not agree on the bits of these" in done.output
 
 
 def test_load_shows_what_it_read(tmp_path: Path) -> None:

@@ -59,10 +59,13 @@ ALLOWED = (
         | frozenset(ROOMS)
         | {"curve", "deployment", "terminal_mapping", "terminal_sources"},
         "terminal_files": frozenset({"exchange"}),
+        "terminal_divergence": frozenset[str](),
         "bundle_diff": frozenset(GROUND) | frozenset(ROOMS),
         "terminal_diff": frozenset({"bundle_diff", "validation"}),
         "cli_diff": frozenset({"bundle_diff", "terminal_diff"}),
-        "cli_files": frozenset({"errors", "progress", "exchange", "exchange_nir", "terminal", "terminal_files"}),
+        "cli_files": frozenset(
+            {"errors", "progress", "exchange", "exchange_nir", "terminal", "terminal_divergence", "terminal_files"}
+        ),
         "cli_map": frozenset({"progress", "fitting", "terminal", "terminal_mapping"}),
         "recheck": frozenset(GROUND) | frozenset(ROOMS),
         "cli_golden": frozenset({"errors", "cli_files", "progress", "recheck", "terminal", "validation"}),
@@ -73,7 +76,18 @@ ALLOWED = (
         | {"bundle_diff", "deployment", "exchange", "fitting", "options", "recheck"},
         "cli": frozenset(GROUND)
         | frozenset(ROOMS)
-        | {"cli_diff", "cli_files", "cli_golden", "cli_map", "curve", "deployment", "options", "terminal", "__init__"},
+        | {
+            "cli_diff",
+            "cli_files",
+            "cli_golden",
+            "cli_map",
+            "curve",
+            "deployment",
+            "options",
+            "terminal",
+            "terminal_divergence",
+            "__init__",
+        },
         "__main__": frozenset({"cli"}),
     }
 )

@@ -7,13 +7,14 @@ what the backend gave, the population only inherits; where it does not, every kn
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroport.backends.base import Job
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork, IntPopulation
 from neuroport.chip.trace import Trace
@@ -165,20 +166,13 @@ def diagnose(
     return Divergence(tuple(origins), tuple(inherited), tuple(missing), tuple(untold))
 
 
-def explained(
-    comparison: Comparison,
-    network: IntNetwork,
-    inputs: IntInputs,
-    core: Trace,
-    backend: Trace,
-    on_stage: Callable[[str], None],
-) -> dict[str, Any] | None:
-    """The diagnosis as plain data for report.json, None where the comparison found nothing; on_stage: told before."""
-    if not comparison.mismatches:
-        return None
-    on_stage("looking for what makes the backend differ")
-    found = diagnose(network, inputs, core, backend)
-    return None if found is None else found.as_json()
+def backend_row(name: str, comparison: Comparison, job: Job, core: Trace, backend: Trace) -> dict[str, Any]:
+    """What report.json says of a backend: what was compared, and where it differs, the diagnosis under `divergence`."""
+    found = None
+    if comparison.mismatches:
+        job.on_message("looking for what makes the backend differ")
+        found = diagnose(job.network, job.inputs, core, backend)
+    return {"name": name, **comparison.as_json(), "divergence": None if found is None else found.as_json()}
 
 
 def _names(names: Sequence[str]) -> str:

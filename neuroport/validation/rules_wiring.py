@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroport.backends.loihi.netx_weights import weights_run
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntWeights, IntWindow
 from neuroport.snn.operators import Shape
 from neuroport.validation.isolate import Arrival, Site
@@ -98,6 +99,10 @@ def weight_range(site: Site) -> Iterator[Candidate]:
 
     cause = f"Lava does in Dense and Sparse, {_LAVA_WEIGHTS} l.250-295"
     yield from _each(site, "weights-clipped", "clips weights to 8 bits and a sign", cause, _mantissas(lava))
+    text = "multiplies with other weights, as netx and Lava do not agree on the bits of these"
+    cause = "lava-dl 0.6.0, lava/lib/dl/netx/utils.py l.101-158"
+    dense = _mantissas(lambda m: weights_run(m.astype(np.int64)) if m.ndim == 2 else m)
+    yield from _each(site, "netx-weights", text, cause, dense)
     signed = _mantissas(lambda m: np.clip(m, -128, 127))
     yield from _each(site, "weights-clipped", "clips weights to -128 to 127", "", signed)
     cause = "py-spinnaker2's s2_nir.py casts kernels by astype(int8)"

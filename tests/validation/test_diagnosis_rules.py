@@ -144,8 +144,8 @@ def test_a_rule_of_the_chip_is_named(arithmetic, text, plant):
     network, inputs, _ = case_of(arithmetic)
     if "sums" in text:  # reached by weights that no 18 bits hold
         network = planted.with_weights(network, "b", lambda s: replace(s, mantissa=s.mantissa * 4000))
-    if "potentials" in text:  # reached by biases that pull down
-        network = planted.with_population(network, "b", bias_mantissa=network.by_name["b"].bias_mantissa - 900)
+    if "potentials" in text:  # reached by weights that pull down as often as up
+        network = planted.with_weights(network, "b", lambda s: replace(s, mantissa=s.mantissa - s.mantissa.max() // 2))
     core = run_oracle(network, inputs)
     found = diagnose(network, inputs, core, planted.run_with(network, inputs, "b", plant(network, "b")))
     assert found is not None

@@ -34,6 +34,15 @@ def dense_problem(weight: Int64) -> str:
     )
 
 
+def weights_run(weight: Int64) -> Int64:
+    """What Lava multiplies with where a dense layer [n_out, n_in] goes through netx; unchanged where it does not."""
+    if not weight.any() or kernel_problem(weight):
+        return weight
+    stored, n_up = _shifted(weight)
+    held = _held(stored, _n_bits(weight, n_up))
+    return weight if (held % (1 << n_up)).any() else held >> n_up
+
+
 def kernel_problem(weight: Int64) -> str:
     """Why a synapse of Loihi cannot hold these weights, as the end of a sentence; empty if it can.
 
