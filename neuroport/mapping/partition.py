@@ -46,10 +46,10 @@ def _on_cores(network: IntNetwork, target: Target, weight_bits: int | None) -> P
     cutter = _Cutter(network, target, weight_bits)
     layers = cutter.cut_all()
     alone = [
-        Placed(((p.name, box),), layers[p.name].load(box))
+        Placed(tuple((p.name, box) for box in boxes), layers[p.name].together(boxes))
         for p in network.populations
         if p.name in cutter.cuts
-        for box in cutter.cuts[p.name].boxes
+        for boxes in cutter.cuts[p.name].cores
     ]
     cores = tuple(
         Core(tuple(_tile(network, name, box) for name, box in placed.tiles), cutter.limits.uses(placed.load))
