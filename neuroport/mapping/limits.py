@@ -110,7 +110,7 @@ class Limits:
     @property
     def unknown(self) -> tuple[str, ...]:
         """Resources that nothing is held to."""
-        return tuple(name for name, limit in self.of.items() if limit is None)
+        return tuple(name for name, limit in self.of.items() if limit is None and name != INDEX)
 
 
 def limits_of(target: Target, store: SynapseStore | None) -> Limits:
@@ -192,6 +192,14 @@ class Layer:
             max((wiring.format.delay for wiring in self.incoming), default=0),
             (frozenset(decays), frozenset(thresholds), frozenset(formats)),
         )
+
+    def together(self, boxes: Sequence[Box]) -> Load:
+        """What boxes take, one after the other on one core."""
+        found, *rest = boxes
+        load = self.load(found)
+        for box in rest:
+            load += self.load(box, load.compartments)
+        return load
 
 
 _FEEDBACK = Format(0, "feedback", 0, 0)

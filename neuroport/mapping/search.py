@@ -1,9 +1,9 @@
-"""How one population is cut: the grid of boxes with the fewest cores, then the fewest axons."""
+"""How one population is cut: the grid of boxes with the fewest cores, then the fewest messages."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -11,8 +11,10 @@ import numpy as np
 
 from neuroport.mapping.limits import COMPARTMENTS, Layer, Limits, Load
 from neuroport.mapping.network import Box
-from neuroport.mapping.wiring import Wiring
 from neuroport.snn.operators import Image
+
+_STRETCHES = 64  # numbers of cores tried
+_ORDERS = ((0, 1, 2), (1, 2, 0))
 
 # For the output axons that each wiring needs before it: the cores that the populations there need at least.
 Burden = Callable[[Sequence[int]], int]
@@ -20,11 +22,18 @@ Burden = Callable[[Sequence[int]], int]
 
 @dataclass(frozen=True)
 class Cut:
-    """Boxes of one population, each to be held by a core. score: cores, with those that it makes others need; axons."""
+    """Boxes of one population, by the cores that are to hold them.
 
-    boxes: tuple[Box, ...]
-    incoming: tuple[Wiring, ...]
+    score: cores, with those that it makes populations before need beyond their own; messages.
+    """
+
+    cores: tuple[tuple[Box, ...], ...]
     score: tuple[int, int]
+
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """All of them."""
+        return tuple(box for boxes in self.cores for box in boxes)
 
 
 @dataclass(frozen=True)
@@ -65,17 +74,78 @@ def best_cut(layer: Layer, limits: Limits, burden: Burden) -> Cut | Refusal:
             found = _better(layer, limits, boxes, burden, found) or found
         else:
             too_large = np.vstack([too_large, [size]])
-    return found or _refusal(layer, limits)
+    return _stretched(layer, limits, burden, found) if found else _refusal(layer, limits)
 
 
 def _better(layer: Layer, limits: Limits, boxes: tuple[Box, ...], burden: Burden, best: Cut | None) -> Cut | None:
-    """The cut, where it is better than the best and all of its boxes fit."""
+    """The cut of a box to each core, where it is better than the best and all of its boxes fit."""
+    return _tried(layer, limits, tuple((box,) for box in boxes), burden, best)
+
+
+def _tried(
+    layer: Layer, limits: Limits, cores: tuple[tuple[Box, ...], ...], burden: Burden, best: Cut | None
+) -> Cut | None:
+    """The cut, where it is better than the best and all of its cores hold what they are given."""
+    boxes = tuple(box for core in cores for box in core)
     n_axons = [wiring.total_in(boxes) * wiring.slots for wiring in layer.incoming]
-    score = (len(boxes) + burden(n_axons), sum(n_axons))
+    score = (len(cores) + burden(n_axons), sum(wiring.pairs(boxes) for wiring in layer.incoming))
     if best and score >= best.score:
         return None
-    fits = all(limits.holds(layer.load(box)) for box in boxes)
-    return Cut(boxes, layer.incoming, score) if fits else None
+    return Cut(cores, score) if all(limits.holds(layer.together(core)) for core in cores) else None
+
+
+def _stretched(layer: Layer, limits: Limits, burden: Burden, best: Cut) -> Cut:
+    """A cut into stretches of equal length, where it takes fewer cores than the best grid.
+
+    A stretch of neurons one after the other, by channels or by pixels, is a few boxes on one core, whatever the sizes
+    divide by; nengo-loihi cuts all layers so (NL/builder/split_blocks.py l.343-358).
+    """
+    n, most = math.prod(layer.shape), limits.of[COMPARTMENTS] or 1
+    least, end = -(-n * layer.compartments // most), len(best.cores)
+    for n_cores in sorted({int(k) for k in np.linspace(least, end, _STRETCHES, endpoint=False)}):
+        length = -(-n // n_cores)
+        found: list[Cut] = []
+        for order in _ORDERS:
+            row = layer.shape[order[2]]
+            for step in {length, -(-length // row) * row}:
+                starts = range(0, n, step)
+                middle = starts[len(starts) // 2]
+                if not limits.holds(layer.together(_stretch(layer.shape, order, middle, min(middle + step, n)))):
+                    continue
+                cores = tuple(_stretch(layer.shape, order, k, min(k + step, n)) for k in starts)
+                found += [cut] if (cut := _tried(layer, limits, cores, burden, best)) else []
+        if found:
+            return min(found, key=lambda cut: cut.score)
+    return best
+
+
+def _stretch(shape: Image, order: tuple[int, int, int], start: int, end: int) -> tuple[Box, ...]:
+    """The boxes of the neurons from start to end, counted with the axes in that order."""
+    place = [order.index(axis) for axis in range(3)]
+    found = _boxes([shape[axis] for axis in order], start, end)
+    return tuple((box[place[0]], box[place[1]], box[place[2]]) for box in found)
+
+
+def _boxes(shape: Sequence[int], start: int, end: int) -> Iterator[tuple[tuple[int, int], ...]]:
+    """As few boxes as the neurons from start to end in C order are, first to last."""
+    if len(shape) == 1:
+        yield ((start, end),)
+        return
+    inner = math.prod(shape[1:])
+    whole, last = -(-start // inner), end // inner
+
+    def within(row: int, start: int, end: int) -> Iterator[tuple[tuple[int, int], ...]]:
+        return (((row, row + 1), *box) for box in _boxes(shape[1:], start - row * inner, end - row * inner))
+
+    if whole > last:
+        yield from within(last, start, end)
+        return
+    if start < whole * inner:
+        yield from within(whole - 1, start, whole * inner)
+    if whole < last:
+        yield ((whole, last), *((0, size) for size in shape[1:]))
+    if last * inner < end:
+        yield from within(last, last * inner, end)
 
 
 def _refusal(layer: Layer, limits: Limits) -> Refusal:
