@@ -33,7 +33,7 @@ def mapping_report(mapped: Mapped) -> dict[str, Any]:
         "chips": mapped.n_chips,
         "boards": mapped.boards,
         "uses": _uses(part),
-        "limits_unknown": [name for name, limit in part.cores[0].uses.items() if limit.limit is None],
+        "limits_unknown": list(part.unknown),
         "layers": list(_layers(part)),
         "placement": {
             "chosen": mapped.placement.chosen,
@@ -89,7 +89,7 @@ def _layers(part: Partition) -> Iterator[dict[str, Any]]:
     """For each population its cores, and the resource that its fullest core uses most."""
     for p in part.network.populations:
         cores = part.cores_of[p.name]
-        if p.role == "input" or not cores:
+        if not cores:
             continue
         fullest = max((part.cores[k] for k in cores), key=lambda core: core.uses[core.binding].fraction)
         use = fullest.uses[fullest.binding]
@@ -124,7 +124,7 @@ def placement_data(mapped: Mapped) -> dict[str, Any]:
         "populations": [
             {"name": p.name, "shape": list(p.shape), "compartments_per_neuron": part.network.compartments_of(p)}
             for p in part.network.populations
-            if p.role != "input"
+            if part.cores_of[p.name]
         ],
         "chips": [{"chip": k, "place": floor.chip_places[k].tolist()} for k in used],
         "cores": [
