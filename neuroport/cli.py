@@ -136,6 +136,9 @@ def deploy(
     std: _Std = "",
     weights: _Weights = None,
     recipe: Annotated[str | None, typer.Option(help="Conversion recipe: a name, or a YAML file.")] = None,
+    neuron: Annotated[
+        str | None, typer.Option(help="Kind of neuron, where a chip has several; the most accurate one if left out.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)] = None,
     samples: Annotated[int, typer.Option(help="Test samples to the backend.", min=1)] = 20,
     evaluate: _Evaluate = 1000,
@@ -164,6 +167,7 @@ def deploy(
             backend=backend,
             via=via,
             recipe=recipe,
+            neuron=neuron,
             steps=steps,
             samples=samples,
             eval_samples=evaluate or None,

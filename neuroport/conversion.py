@@ -1,55 +1,124 @@
-"""From a trained network to a chip's integers: the part of the line that deploying and mapping share."""
+"""From the trained network to the integers of a chip, with the best of its neurons where it has several kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.chip.quantize import quantize
 from neuroport.chip.recalibrate import Recalibrated, recalibrate
+from neuroport.chip.suit import suited
 from neuroport.chip.target import Target
-from neuroport.data import Dataset
-from neuroport.loading import CALIBRATION_SAMPLES, take_samples
+from neuroport.errors import DoesNotFitError
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized
+from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
 
-Stage = Callable[[str], None]
+COMPARED_SAMPLES = 200  # of the calibration data, on the core, where neurons are compared
 
 
-def calibration_set(ann: LoadedAnn, dataset: Dataset, recipe: Recipe, n_steps: int, seed: int) -> TestSet:
-    """As many samples of the training part as the recipe asks for."""
-    n = recipe.calibration_samples or CALIBRATION_SAMPLES
-    return take_samples(ann, dataset, "train", n, seed=seed, n_steps=n_steps)
+@dataclass(frozen=True)
+class Tried:
+    """A kind of neuron, its recipe, and its accuracy on calibration samples in the chip's arithmetic.
+
+    accuracy: None of one that the network does not fit, for the reason in `problem`.
+    """
+
+    neuron: str
+    recipe: str
+    accuracy: float | None
+    samples: int
+    problem: str = ""
 
 
-def to_rates(
-    ann: LoadedAnn, dataset: Dataset, calibration: TestSet, recipe: Recipe, n_steps: int, seed: int, stage: Stage
-) -> Normalized:
-    """The float network."""
-    stage(f"normalizing ({recipe.name}) on {len(calibration)} samples")
-    normalized = convert(ann.graph, calibration.images, recipe, n_steps, events=dataset.has_events, seed=seed)
-    if recipe.search is not None:
-        stage(f"the search chose the {normalized.percentile:g}th percentile")
-    return normalized
+@dataclass(frozen=True, eq=False)
+class Made:
+    """The float network, the integer one, the target with the neuron they are made for, the recipe, what was tried."""
+
+    target: Target
+    recipe: Recipe
+    normalized: Normalized
+    recalibrated: Recalibrated
+    tried: tuple[Tried, ...] = ()
 
 
-def to_integers(
-    normalized: Normalized,
-    recipe: Recipe,
-    target: Target,
-    images: NDArray[np.float32],
-    n_steps: int,
-    stage: Stage,
-) -> Recalibrated:
-    """The integer network, with the float network it was rounded from; `images` are those of the calibration."""
-    stage(f"quantizing for {target.name}")
-    quantized = quantize(normalized.network, target, n_steps, images=images, input_range=normalized.input_range)
-    if not recipe.calibrates_biases:
-        return Recalibrated(normalized, quantized)
-    stage(f"calibrating biases in the integers of {target.name}")
-    return recalibrate(normalized, quantized, target, images, n_steps)
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """What all networks made of an ANN share. calibration: with labels; stage: told what is being done."""
+
+    ann: LoadedAnn
+    calibration: TestSet
+    n_steps: int
+    events: bool
+    seed: int
+    stage: Callable[[str], None]
+
+    def made(self, target: Target, recipe: Recipe) -> Made:
+        """The network with the neuron of the target that is right most often, of equals the first.
+
+        Raises:
+            ConversionError: it cannot be converted, or fits none of the neurons.
+        """
+        if not target.neurons:
+            return self._made(target, recipe)
+        found: list[tuple[Made, Tried]] = []
+        refused: list[Tried] = []
+        for name in target.neurons:
+            self.stage(f"neuron {name}:")
+            try:
+                made = self._made(target.with_neuron(name), recipe)
+            except DoesNotFitError as error:
+                refused.append(Tried(name, recipe.name, None, 0, str(error)))
+                continue
+            found.append((made, self._tried(made, name)))
+        if not found:
+            raise DoesNotFitError("; ".join(f"neuron {t.neuron}: {t.problem}" for t in refused))
+        best = max(found, key=lambda pair: pair[1].accuracy or 0.0)[0]
+        tried = (*(t for _, t in found), *refused)
+        return Made(best.target, best.recipe, best.normalized, best.recalibrated, tried)
+
+    def _made(self, target: Target, recipe: Recipe) -> Made:
+        """For a target of one kind of neuron."""
+        recipe, images = suited(recipe, target), self.calibration.images
+        self.stage(f"normalizing ({recipe.name}) on {len(images)} samples")
+        normalized = convert(self.ann.graph, images, recipe, self.n_steps, events=self.events, seed=self.seed)
+        if recipe.search is not None:
+            self.stage(f"the search chose the {normalized.percentile:g}th percentile")
+        self.stage(f"quantizing for {target.name}")
+        quantized = quantize(
+            normalized.network, target, self.n_steps, images=images, input_range=normalized.input_range
+        )
+        made = Recalibrated(normalized, quantized)
+        if recipe.calibrates_biases:
+            self.stage(f"calibrating biases in the integers of {target.name}")
+            made = recalibrate(normalized, quantized, target, images, self.n_steps)
+        return Made(target, recipe, normalized, made)
+
+    def _tried(self, made: Made, neuron: str) -> Tried:
+        """Its accuracy on some calibration samples."""
+        chosen = slice(0, COMPARED_SAMPLES)
+        samples = TestSet(
+            self.calibration.images[chosen],
+            self.calibration.labels[chosen],
+            None if self.calibration.spikes is None else self.calibration.spikes[chosen],
+        )
+        ladder = Ladder(samples.labels)
+        ladder.climb_core(
+            made.recalibrated.normalized, made.recalibrated.quantized.network, samples, self.n_steps, self.seed
+        )
+        accuracy = ladder.rungs[-1].accuracy
+        self.stage(f"neuron {neuron}: {100 * accuracy:.1f} % of {len(samples)} calibration samples right")
+        return Tried(neuron, made.recipe.name, accuracy, len(samples))
+
+
+def neuron_row(made: Made) -> dict[str, Any] | None:
+    """Which neuron it is, why, and what was tried, for report.json; None of a chip that has no choice."""
+    name, tried = made.target.arithmetic.neuron, [asdict(t) for t in made.tried]
+    if name is None:
+        return None
+    reason = "right most often on calibration samples, of equals the first" if tried else "asked for"
+    return {"name": name, "reason": reason, "tried": tried}

@@ -74,10 +74,18 @@ def _find(kind: Kind, name: str | Path) -> Path:
         return path
     known = names(kind)
     if text not in known:
+        text = next((name for name in known if text in _aliases(kind, name)), text)
+    if text not in known:
         raise DatasheetError(
             f"unknown {_WORD[kind]} '{text}'; known: {', '.join(known)}; or give the path of a .yaml file"
         )
     return data_dir(kind) / f"{text}.yaml"
+
+
+def _aliases(kind: Kind, name: str) -> tuple[str, ...]:
+    """Other names of a packaged document."""
+    content = yaml.load((data_dir(kind) / f"{name}.yaml").read_text(encoding="utf-8"), Loader=_StrictLoader)
+    return tuple(content.get("aliases", ()))
 
 
 def _explain(error: ValidationError) -> str:

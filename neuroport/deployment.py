@@ -22,12 +22,13 @@ from neuroport.chip.files import write_inputs, write_network, write_trace
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.recalibrate import Recalibrated
+from neuroport.chip.suit import suited
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
-from neuroport.conversion import calibration_set, to_integers, to_rates
+from neuroport.conversion import Conversion, Made, neuron_row
 from neuroport.data import Dataset, Part
 from neuroport.errors import ToolchainError, UsageError
-from neuroport.loading import Source, check_labels, load_source, take_samples
+from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.report import mapping_section
 from neuroport.normalize.recipe import Recipe, load_recipe
@@ -65,7 +66,8 @@ class Silent:
 class DeployOptions(Source):
     """What `neuroport deploy` can be told; model, data and seed: see Source.
 
-    target, recipe: names or YAML files; recipe None is the target's default. via: a format of other tools ('netx') that
+    target, recipe: names or YAML files; recipe None is the target's default. neuron: of those the target has, None for
+    the one that is right most often on calibration samples. via: a format of other tools ('netx') that
     the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
     those of recorded spikes. samples: to the backend; eval_samples: test images for accuracy, at least as many as
     `samples`, None for all. workers: of the vendor's simulator that share the samples, None by processors. out: bundle
@@ -76,6 +78,7 @@ class DeployOptions(Source):
     backend: str | None = None
     via: str | None = None
     recipe: str | Path | None = None
+    neuron: str | None = None
     steps: int | None = None
     samples: int = 20
     eval_samples: int | None = 1000
@@ -119,6 +122,8 @@ class _Deploy:
         if options.steps is not None and options.steps < 1:
             raise UsageError(f"--steps must be at least 1, got {options.steps}")
         self.target: Target = load_target(options.target)
+        if options.neuron is not None:
+            self.target = self.target.with_neuron(options.neuron)
         self.backend: Backend = get_backend(_backend_name(options, self.target))
         default, reason = self.target.default_recipe, default_reason(self.target)
         if isinstance(self.backend, FileBackend):
@@ -129,6 +134,7 @@ class _Deploy:
         if isinstance(self.backend, FileBackend):
             r = self.recipe
             self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)
+        suited(self.recipe, self.target)
         self.n_steps = options.steps or self.recipe.steps
 
     def run(self) -> Deployment:
@@ -141,7 +147,9 @@ class _Deploy:
         wanted = self.options.eval_samples
         tests = self._samples(ann, dataset, "test", wanted and max(wanted, self.options.samples))
         check_labels(tests.labels, ann)
-        normalized, made = self._convert(ann, dataset)
+        conversion = self._convert(ann, dataset)
+        self.target, self.recipe = conversion.target, conversion.recipe
+        normalized, made = conversion.normalized, conversion.recalibrated
         with staged_bundle(out) as stage:
             job = self._job(made, tests, stage / "scratch")
             mapping = self._mapping(ann, job)
@@ -152,7 +160,7 @@ class _Deploy:
             seed = self.options.seed
             ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
             activity = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
-            report = self._report(ann, made, activity, tests)
+            report = self._report(ann, conversion, activity, tests)
             report["versions"].update(backend_versions)
             report["mapping"] = mapping
             failure = self._climb_backend(stage, job, ladder, report, Reading(normalized, self.n_steps, seed))
@@ -167,12 +175,13 @@ class _Deploy:
         """n samples of a part, all if None."""
         return take_samples(ann, dataset, part, n, seed=self.options.seed, n_steps=self.n_steps)
 
-    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> tuple[Normalized, Recalibrated]:
-        """The float network, and the integer one with the float network it was rounded from."""
-        recipe, seed, stage = self.recipe, self.options.seed, self.progress.stage
-        calibration = calibration_set(ann, dataset, recipe, self.n_steps, seed)
-        normalized = to_rates(ann, dataset, calibration, recipe, self.n_steps, seed, stage)
-        return normalized, to_integers(normalized, recipe, self.target, calibration.images, self.n_steps, stage)
+    def _convert(self, ann: LoadedAnn, dataset: Dataset) -> Made:
+        """The networks, and the neuron they are made for."""
+        calibration = self._samples(ann, dataset, "train", self.recipe.calibration_samples or CALIBRATION_SAMPLES)
+        conversion = Conversion(
+            ann, calibration, self.n_steps, dataset.has_events, self.options.seed, self.progress.stage
+        )
+        return conversion.made(self.target, self.recipe)
 
     def _job(self, made: Recalibrated, tests: TestSet, work_dir: Path) -> Job:
         network = made.quantized.network
@@ -227,10 +236,11 @@ class _Deploy:
     def _report(
         self,
         ann: LoadedAnn,
-        made: Recalibrated,
+        conversion: Made,
         activity: Mapping[str, LayerActivity],
         tests: TestSet,
     ) -> dict[str, Any]:
+        made = conversion.recalibrated
         normalized, network = made.normalized, made.quantized.network
         rows = layer_rows(network, {q.name: q for q in made.quantized.layers}, activity)
         silent = {name: n for name, n in normalized.n_silent_channels.items() if n}
@@ -239,6 +249,7 @@ class _Deploy:
             "target": self.target.name,
             "recipe": self.recipe.name,
             "recipe_reason": self.reason,
+            "neuron": neuron_row(conversion),
             "percentile": normalized.percentile if self.recipe.reads_percentile else None,
             "calibration": {"rate_errors": list(made.rate_errors), "output_errors": list(made.output_errors)},
             "steps": self.n_steps,

@@ -15,11 +15,11 @@ from neuroport.chip.files import read_inputs, read_network, write_network
 from neuroport.chip.inputs import EncodedInputs, Inputs
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target, load_target
-from neuroport.conversion import calibration_set, to_integers, to_rates
+from neuroport.conversion import Conversion
 from neuroport.datasheets import names
 from neuroport.deployment import Progress, Silent
 from neuroport.errors import BundleError, ConversionError, UsageError
-from neuroport.loading import Source, load_source
+from neuroport.loading import CALIBRATION_SAMPLES, Source, load_source, take_samples
 from neuroport.mapping.activity import measure
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.floor import has_floor
@@ -27,10 +27,9 @@ from neuroport.mapping.mapped import Mapped, check_geometry, map_to_cores
 from neuroport.mapping.picture import draw_mesh
 from neuroport.mapping.report import mapping_report, placement_data
 from neuroport.normalize.recipe import load_recipe
-from neuroport.normalize.scales import Normalized
 from neuroport.validation.report import versions, write_report
 
-DEFAULT_TARGET = "loihi1"
+DEFAULT_TARGET, DEFAULT_STEPS = "loihi1", 64
 FIT_SCHEMA = "neuroport-fit/1"
 
 
@@ -146,32 +145,31 @@ def _row(target: Target, made: _Maker, options: MapOptions, progress: Progress) 
 
 
 class _Maker:
-    """Integer networks of one trained network; it is read once, and converted once for each recipe."""
+    """Integer networks of one trained network, which is read once."""
 
     def __init__(self, options: MapOptions, progress: Progress) -> None:
         self.options, self.progress = options, progress
-        self.converted: dict[str, Normalized] = {}
         if not _is_stored(options.model):
             progress.stage("reading model and data")
-            steps = load_recipe(options.recipe).steps if options.recipe else options.steps or 64
+            steps = load_recipe(options.recipe).steps if options.recipe else options.steps or DEFAULT_STEPS
             self.ann, self.dataset = load_source(options, steps)
 
     def subject(self, target: Target) -> _Subject:
-        """The network for a target."""
-        options, stage = self.options, self.progress.stage
+        """The network for a target, with the target's neuron that suits it best."""
+        options = self.options
         check_geometry(target)
         recipe = load_recipe(options.recipe or target.default_recipe)
-        stage(f"recipe {recipe.name} for {target.name}")
+        self.progress.stage(f"recipe {recipe.name} for {target.name}")
         n_steps = options.steps or self.dataset.n_steps or recipe.steps
-        calibration = calibration_set(self.ann, self.dataset, recipe, n_steps, options.seed)
-        if recipe.name not in self.converted:
-            self.converted[recipe.name] = to_rates(
-                self.ann, self.dataset, calibration, recipe, n_steps, options.seed, stage
-            )
-        made = to_integers(self.converted[recipe.name], recipe, target, calibration.images, n_steps, stage)
-        network, few = made.quantized.network, calibration.samples(slice(0, options.samples))
-        inputs = EncodedInputs(made.normalized.network, network, few, n_steps)
-        return _Subject(self.ann.name, network, target, inputs, recipe.name, n_macs(self.ann.graph))
+        n = recipe.calibration_samples or CALIBRATION_SAMPLES
+        calibration = take_samples(self.ann, self.dataset, "train", n, seed=options.seed, n_steps=n_steps)
+        has_events = self.dataset.has_events
+        conversion = Conversion(self.ann, calibration, n_steps, has_events, options.seed, self.progress.stage)
+        made = conversion.made(target, recipe)
+        network = made.recalibrated.quantized.network
+        few = calibration.samples(slice(0, options.samples))
+        inputs = EncodedInputs(made.recalibrated.normalized.network, network, few, n_steps)
+        return _Subject(self.ann.name, network, made.target, inputs, made.recipe.name, n_macs(self.ann.graph))
 
 
 def _mapped(subject: _Subject, options: MapOptions, progress: Progress) -> Mapped:

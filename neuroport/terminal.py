@@ -113,9 +113,11 @@ def show_deployment(result: Deployment) -> None:
         layers.add_column(heading, justify="right")
     for row in report["layers"]:
         layers.add_row(*_layer_cells(row, fires=row["name"] not in report["network"]["membrane_readouts"]))
-    total = report["network"]
+    total, neuron = report["network"], report["neuron"]
     layers.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", "", "", "", style="bold")
     console.print(layers)
+    if neuron is not None:
+        console.print(_neuron_line(neuron), markup=False, highlight=False, soft_wrap=True)
     if total["compartments"] > total["neurons"]:
         text = f"{total['compartments']:,} compartments: a reset by subtraction takes two on {report['target']}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -134,6 +136,15 @@ def show_deployment(result: Deployment) -> None:
     )
     verdict = "every spike equal" if result.is_equal else "DIFFERENT"
     console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _neuron_line(row: dict[str, Any]) -> str:
+    """`neuron a: right most often on calibration samples (a 95.0 %, b does not fit: layer ...)`."""
+    shares = [
+        f"{t['neuron']} {100 * t['accuracy']:.1f} %" if t["accuracy"] is not None else f"{t['neuron']} {t['problem']}"
+        for t in row["tried"]
+    ]
+    return f"neuron {row['name']}: {row['reason']}" + (f" ({', '.join(shares)})" if shares else "")
 
 
 def _outputs_table(rows: list[dict[str, Any]]) -> Table:

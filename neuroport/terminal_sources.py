@@ -24,7 +24,7 @@ def show_sources(target: Target) -> None:
     head = [f"{target.name}: {target.summary}", f"backends: {', '.join(target.backends)}"]
     for line in (*head, f"default recipe: {target.default_recipe}"):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for section in SECTIONS:
+    for section in (*SECTIONS, *(["neurons"] if target.neurons else [])):
         table = Table(
             Column(section, overflow="fold"),
             Column("value", overflow="fold"),

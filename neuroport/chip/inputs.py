@@ -116,20 +116,24 @@ def encode_inputs(
         for projection in float_network.incoming[population.name]:
             if projection.pre == float_network.input.name:
                 total = total + apply(projection.operator, batch).reshape(len(images), *population.shape)
-        scaled = total.numpy() * (population.unit / (1 << population.bias_exponent))
+        scaled = total.numpy() * (network.input_unit(population) / (1 << population.bias_exponent))
         currents[population.name] = _checked(np.rint(scaled), population.name, network, first_sample)
     return IntInputs(len(images), n_steps, None, currents)
 
 
 def _checked(mantissa: NDArray[np.float64], name: str, network: IntNetwork, first_sample: int) -> NDArray[np.int32]:
     sheet = network.arithmetic.bias
-    outside = (mantissa < sheet.mantissa_min) | (mantissa > sheet.mantissa_max)
+    low, high = sheet.mantissa_min, sheet.mantissa_max
+    if sheet.through == "synapses":  # beside the weights that arrive
+        room = network.arithmetic.synaptic_limit - network.weight_sum(name)
+        low, high = max(low, -room), min(high, room)
+    outside = (mantissa < low) | (mantissa > high)
     if outside.any():
         sample = int(np.argwhere(outside.reshape(len(mantissa), -1).any(1))[0, 0])
         worst = mantissa[sample].reshape(-1)[np.abs(mantissa[sample]).argmax()]
         raise DoesNotFitError(
             f"layer '{name}': sample {first_sample + sample} needs an input current of mantissa {worst:.0f}, "
-            f"{network.target} allows {sheet.mantissa_min} to {sheet.mantissa_max}; its pixels lie outside the range "
+            f"{network.target} allows {low} to {high}; its pixels lie outside the range "
             f"of the calibration data; scale both the same way"
         )
     return mantissa.astype(np.int32)

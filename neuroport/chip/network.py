@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from neuroport.chip.synapses import IntArray, IntSynapse, IntWindow, n_synapses, problem, sum_bound
 from neuroport.chip.target import Arithmetic
 from neuroport.errors import DoesNotFitError, InvalidNetworkError
@@ -23,7 +25,8 @@ class IntPopulation:
 
     threshold = threshold_mantissa << threshold shift; bias = bias_mantissa << bias_exponent, mantissa of the
     population's shape. `driven`: every sample adds its own input current, a bias mantissa under the same exponent.
-    `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it). `gate`: a
+    `unit`: membrane integers that stand for v_th = 1 of the float network (the only link back to it); of inputs and
+    biases it takes unit << input_shift of the arithmetic. `gate`: a
     max-pool gate (snn/gate.py) behind one IntWindow; threshold, bias, decay and clamp mean nothing, its potential is 0.
     decay, current_decay: of 2^decay_bits, what potential and current lose in a step; None: the current loses all.
     """
@@ -150,6 +153,21 @@ class IntNetwork:
         is_reset = reads.get(population.name) != "membrane" and not population.gate
         return 2 if is_reset and population.reset in self.arithmetic.two_compartments else 1
 
+    def input_unit(self, population: IntPopulation) -> int:
+        """Integers of an input or a bias that stand for v_th = 1 in one step."""
+        return population.unit << self.arithmetic.input_shift
+
+    def weight_sum(self, population: str) -> int:
+        """The largest |sum| of weights that the spikes of one step can bring a neuron of a population."""
+        incoming = self.incoming[population]
+        return sum(sum_bound(j.synapse) << j.exponent for j in incoming if not isinstance(j.synapse, IntWindow))
+
+    def floor_of(self, population: IntPopulation) -> int | None:
+        """Where a population's potentials end, None where they do not: a readout that never fires may have no floor."""
+        a = self.arithmetic
+        is_readout = any(h.population == population.name and h.read == "membrane" for h in self.heads)
+        return None if is_readout and not a.readout_floor else a.membrane_floor
+
     @property
     def n_synapses(self) -> int:
         """Synapses on the chip; shared weights count once per use."""
@@ -219,10 +237,13 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
             f"never fire; rescale the layer"
         )
     low, high = int(p.bias_mantissa.min(initial=0)), int(p.bias_mantissa.max(initial=0))
-    if low < a.bias.mantissa_min or high > a.bias.mantissa_max or not 0 <= p.bias_exponent <= a.bias.exponent_max:
+    # a weight has no exponent of its own
+    least = a.bias.exponent_min if a.bias.through == "synapses" and (low or high or p.driven) else 0
+    outside = low < a.bias.mantissa_min or high > a.bias.mantissa_max
+    if outside or not least <= p.bias_exponent <= a.bias.exponent_max:
         raise DoesNotFitError(
             f"layer '{p.name}': bias mantissas {low} to {high} with exponent {p.bias_exponent}, {chip} allows "
-            f"{a.bias.mantissa_min} to {a.bias.mantissa_max} with exponent 0 to {a.bias.exponent_max}; "
+            f"{a.bias.mantissa_min} to {a.bias.mantissa_max} with exponent {least} to {a.bias.exponent_max}; "
             f"rescale the layer"
         )
     if abs(p.v_init_int) > a.membrane.limit:
@@ -234,6 +255,16 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
         raise DoesNotFitError(
             f"layer '{p.name}' needs {found}, {chip}'s neuron offers reset {' or '.join(a.resets)}"
             f"{'' if a.v_init else ' and starts at 0'}; choose another recipe or target"
+        )
+    if p.clamp_until and not a.clamp:
+        raise DoesNotFitError(
+            f"layer '{p.name}' waits for step {p.clamp_until} (clamp), {chip}'s neurons take what arrives from the "
+            f"first step on; use a recipe without clamp (hard-reset-unclamped)"
+        )
+    if a.fixed_decay is not None and p.decay != a.fixed_decay:
+        raise DoesNotFitError(
+            f"layer '{p.name}': voltage decay {p.decay}, {chip}'s neuron always has {a.fixed_decay} of "
+            f"{1 << a.decay_bits}; use a recipe without a leak of its own"
         )
     if not 0 <= p.decay <= 1 << a.decay_bits:
         raise DoesNotFitError(
@@ -247,7 +278,6 @@ def _check_population(p: IntPopulation, network: IntNetwork) -> None:
 
 def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
     a, chip = network.arithmetic, network.target
-    total = 0
     for j in network.incoming[p.name]:
         if isinstance(j.synapse, IntWindow):
             continue
@@ -269,7 +299,9 @@ def _check_synaptic_sums(p: IntPopulation, network: IntNetwork) -> None:
                 f"layer '{p.name}': all weights from '{j.pre}' are 0 on {chip}, so nothing would arrive; "
                 f"check the trained weights, or use a target with more weight bits"
             )
-        total += sum_bound(j.synapse) << j.exponent
+    total = network.weight_sum(p.name)
+    if a.bias.through == "synapses":
+        total += int(np.abs(p.bias_mantissa.astype(np.int64)).max(initial=0)) << p.bias_exponent >> a.synaptic_shift
     if network.compartments_of(p) > 1:  # the threshold comes back through a synapse
         total += p.threshold_mantissa << a.threshold.shift >> a.synaptic_shift
     if total > a.synaptic_limit:

@@ -3,7 +3,8 @@
 Per population and step, with i the sum of weights of the spikes that arrive:
 
     u = wrap_or_saturate(leak(u) + (i << synaptic shift))   without a current decay: nothing of u is left
-    v = saturate(leak(v) + u + bias)
+    v = saturate(leak(v) + u + bias)      with a leak in closed form v + ceil((u + bias - v) decay / 2^decay_bits)
+    v = max(v, floor)                     where there is one
     s = v > threshold   (or >=)
     v = 0 or v - threshold where s
 
@@ -14,7 +15,9 @@ the spikes of the input of each window whose estimate is largest, of equals the 
 
     e = e + floor(((s << 20) - e) / 2^k),  k = min(bits of t, 6),  t = 0, 1, 2, ...
 
-Source: lava-nc 0.10.0, lava/proc/lif/models.py l.145-192, 268-278; du = current_decay - 1, 4095 without one.
+Source: lava-nc 0.10.0, lava/proc/lif/models.py l.145-192, 268-278; du = current_decay - 1, 4095 without one. The
+closed form: sPyNNaker, neural_modelling/src/neuron/models/neuron_model_lif_impl.h l.111-118 (29f4c462); products
+are rounded down, as 7.4.1's IF_curr_delta.aplx does it (targets/spinnaker1.yaml).
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from numpy.typing import NDArray
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWeights, IntWindow
-from neuroport.chip.target import Register
+from neuroport.chip.target import Arithmetic, Register
 from neuroport.chip.trace import Trace
 from neuroport.errors import InvalidNetworkError
 
@@ -169,7 +172,7 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
     a = network.arithmetic
     mantissa = inputs.currents[p.name] if p.driven else p.bias_mantissa[None]
     bias = mantissa.astype(np.int64) << p.bias_exponent
-    threshold = p.threshold_mantissa << a.threshold.shift
+    threshold, floor = p.threshold_mantissa << a.threshold.shift, network.floor_of(p)
     v = np.full((inputs.n_samples, *p.shape), p.v_init_int, np.int64)
     u = np.zeros_like(v)
     spikes = np.zeros(total.shape, np.uint8)
@@ -178,8 +181,8 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
         if t >= p.clamp_until:
             left = 0 if p.current_decay is None else _leak(u, p.current_decay, a.decay_bits)
             u = limit(left + (total[:, t] << a.synaptic_shift), a.current)
-            v = limit(_leak(v, p.decay, a.decay_bits) + u + bias, a.membrane)
-            v = v if a.membrane_floor is None else np.maximum(v, a.membrane_floor)
+            v = limit(_moved(v, u + bias, p.decay, a), a.membrane)
+            v = v if floor is None else np.maximum(v, floor)
             fired = v >= threshold if a.threshold.compare == ">=" else v > threshold
             v = np.where(fired, v - threshold if p.reset == "subtract" else 0, v)
             spikes[:, t] = fired
@@ -190,6 +193,14 @@ def _neurons(network: IntNetwork, p: IntPopulation, total: Int64, inputs: IntInp
 def _leak(x: Int64, decay: int, bits: int) -> Int64:
     left: Int64 = np.sign(x) * ((np.abs(x) * ((1 << bits) - decay)) >> bits)
     return left
+
+
+def _moved(v: Int64, arriving: Int64, decay: int, a: Arithmetic) -> Int64:
+    """The potential a step on, before its register."""
+    if a.leak == "added":
+        return _leak(v, decay, a.decay_bits) + arriving
+    one = 1 << a.decay_bits
+    return arriving - (((one - decay) * (arriving - v)) >> a.decay_bits)
 
 
 def limit(x: Int64, register: Register) -> Int64:

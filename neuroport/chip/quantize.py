@@ -181,9 +181,10 @@ class _Quantizer:
             p.name, self.target, self.n_steps, weights, sources, p.bias, bound, driven, neuron.fires, feeds_back
         )
         best = search.best()
-        unit = best.unit << a.synaptic_shift
-        exponent = search.bias_exponent(unit)
-        exact = p.bias * unit
+        input_unit = best.unit << a.synaptic_shift
+        unit = input_unit >> a.input_shift
+        exponent = search.bias_exponent(input_unit)
+        exact = p.bias * input_unit
         mantissa = np.rint(np.ldexp(exact, -exponent)).astype(np.int32)
         shift = a.threshold.shift
         # v > unit never holds for a sum of exactly one threshold; without bias v moves in steps of a mantissa
@@ -211,7 +212,7 @@ class _Quantizer:
         for j, w, r in zip(synaptic, weights, best.roundings, strict=True):
             self.projections.append(IntProjection(j.pre, j.post, w.synapse(best.unit, r.exponent), r.exponent))
         wrong = np.abs(np.ldexp(mantissa.astype(np.float64), exponent) - exact)
-        self.layers.append(_account(p.name, unit, weights, best, float(wrong.max(initial=0.0)) / unit, a))
+        self.layers.append(_account(p.name, unit, weights, best, float(wrong.max(initial=0.0)) / input_unit, a))
 
     def _weights(self, j: Projection) -> Weights:
         op = materialize(j.operator, j.post)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,19 +111,22 @@ class ScaleSearch:
             sum_bound(w.synapse(scale.unit, r.exponent)) << r.exponent
             for w, r in zip(self.weights, scale.roundings, strict=True)
         )
-        return sum(arriving) + (scale.unit if self.feeds_back else 0)
+        is_synaptic = self.target.arithmetic.bias.through == "synapses"
+        bias = math.ceil(self.bias_bound * scale.unit) + 1 if is_synaptic and self.bias_bound else 0
+        return sum(arriving) + bias + (scale.unit if self.feeds_back else 0)
 
     def _largest_unit(self) -> int:
         """Synaptic integers per v_th that threshold, bias and readout registers allow."""
         a = self.target.arithmetic
         reachable = min(a.threshold.mantissa_max << a.threshold.shift, a.membrane.limit - 1)
-        limits = [reachable >> a.synaptic_shift]
+        shift = a.synaptic_shift - a.input_shift
+        limits = [reachable >> shift]
         if self.bias_bound > 0:
             room = a.bias.limit - (1 << a.bias.exponent_max)  # rounding must not push the mantissa over its end
             limits.append(int(room / self.bias_bound) >> a.synaptic_shift)
         if not self.fires:
             per_step = max(_READOUT_MARGIN, self.bias_bound if self.driven else 0.0)
-            limits.append(int(reachable / (self.n_steps * per_step)) >> a.synaptic_shift)
+            limits.append(int(reachable / (self.n_steps * per_step)) >> shift)
         if min(limits) < self._grain:
             raise DoesNotFitError(
                 f"layer '{self.name}': input currents and biases reach {self.bias_bound:.4g} thresholds per step over "
@@ -135,7 +139,7 @@ class ScaleSearch:
         """Scale of a layer without synapses: room for n_steps of the largest current, unless that costs precision."""
         a = self.target.arithmetic
         largest = max(self.bias_bound, 1.0) * (1 << a.synaptic_shift)
-        roomy = a.membrane.limit / (self.n_steps * largest)
+        roomy = (a.membrane.limit << a.input_shift) / (self.n_steps * largest)
         precise = 2 * a.bias.mantissa_max / largest
         return self._aligned(min(top, int(max(roomy, precise))))
 
@@ -156,7 +160,7 @@ class ScaleSearch:
     def _grain(self) -> int:
         """Units must be multiples of this for the threshold to be a whole mantissa."""
         a = self.target.arithmetic
-        return 1 << max(0, a.threshold.shift - a.synaptic_shift)
+        return 1 << max(0, a.threshold.shift - a.synaptic_shift + a.input_shift)
 
     def _aligned(self, unit: int) -> int:
         return max(self._grain, unit - unit % self._grain)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 SECTIONS = ("arithmetic", "geometry", "energy")  # whose numbers have sources
+_RULES = ("arithmetic", "neurons")  # where nothing is unknown, and None means that a rule is not there
 
 
 class Sheet(BaseModel):
@@ -42,9 +43,11 @@ class Source(Sheet):
 
 
 def leaves(sheet: Sheet, prefix: str) -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything in a sheet that is no sheet itself."""
-    for name in type(sheet).model_fields:
+    """Dotted key and value of everything in a sheet that is no sheet itself; a part that may be absent is none."""
+    for name, field in type(sheet).model_fields.items():
         value = getattr(sheet, name)
+        if value is None and any(isinstance(t, type) and issubclass(t, Sheet) for t in get_args(field.annotation)):
+            continue
         if isinstance(value, Sheet):
             yield from leaves(value, f"{prefix}.{name}")
         else:
@@ -63,7 +66,7 @@ def wrong_entry(sources: Mapping[str, Source], values: Mapping[str, Any]) -> str
     for key, entry in sources.items():
         if key not in groups and key not in values:
             return f"sources: unknown key '{key}'; name a number as section.key, or a group of numbers"
-        if key in values and key.split(".")[0] != "arithmetic" and (values[key] is None) != (entry.status == "unknown"):
+        if key in values and key.split(".")[0] not in _RULES and (values[key] is None) != (entry.status == "unknown"):
             found = "no value, but a source" if values[key] is None else f"the value {values[key]}, but status unknown"
             return f"sources: '{key}' has {found}; give both or neither"
     return None
@@ -74,7 +77,7 @@ def unsourced(sources: Mapping[str, Source], values: Mapping[str, Any]) -> list[
     found = []
     for key, value in values.items():
         entry = entry_of(key, sources)
-        is_open = value is None and key.split(".")[0] != "arithmetic"
+        is_open = value is None and key.split(".")[0] not in _RULES
         if entry is None:
             if is_open or _is_number(value):
                 found.append(key)

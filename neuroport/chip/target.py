@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from neuroport.chip.sources import SECTIONS, Sheet, Source, leaves, unsourced, wrong_entry
 from neuroport.datasheets import load_document
+from neuroport.errors import UsageError
 from neuroport.toolchains import ToolchainSpec
 
 Bits = Annotated[int, Field(gt=0, le=64)]
@@ -76,8 +77,13 @@ class Threshold(Sheet):
 
 
 class Bias(Sheet):
-    """Bias in membrane units = mantissa << exponent; one exponent per population."""
+    """Bias in membrane units = mantissa << exponent; one exponent per population.
 
+    through: 'membrane' adds it there; 'synapses' brings it, and input currents, as weights of a source that fires in
+    every step: its integers are those of weights, and it fills the accumulators with them.
+    """
+
+    through: Literal["membrane", "synapses"] = "membrane"
     mantissa_min: int
     mantissa_max: Count
     exponent_min: Annotated[int, Field(ge=0, le=16)] = 0
@@ -99,13 +105,18 @@ class Arithmetic(Sheet):
     """The integer rules of one chip, as chip/oracle.py executes them.
 
     accumulators: one sum of all weights that arrive ('joint'), or one of the excitatory and one of the inhibitory ones,
-    each held at the accumulator's end before they are subtracted ('split'). membrane_floor: potentials end there.
+    each held at the accumulator's end before they are subtracted ('split'). membrane_floor: potentials end there, those
+    of readouts that never fire only with readout_floor. leak: 'added' leaves of v what decay does not take and adds the
+    input; 'closed-form' moves v towards the input by decay of 2^decay_bits of the way, rounded up: the solution of a
+    leaky neuron whose input is steady for a step. fixed_decay: the one decay that all neurons have, 0 for none. clamp:
+    whether a population can wait for the steps of a recipe's clamp. neuron: the vendor's name of the neuron.
     two_compartments: resets that take a second compartment per neuron: one integrates and never fires; the other reads
     its potential, fires, and takes the threshold back through a synapse in the next step, so that the threshold counts
     among the weights that arrive. gated_max_pool: whether a population can pass on the spikes of one of its inputs
     (snn/gate.py).
     """
 
+    neuron: str | None = None
     weights: WeightSheet
     accumulator_bits: Bits
     accumulators: Literal["joint", "split"] = "joint"
@@ -113,13 +124,43 @@ class Arithmetic(Sheet):
     current: Register
     membrane: Register
     membrane_floor: int | None = None
+    readout_floor: bool = True
     threshold: Threshold
     bias: Bias
+    leak: Literal["added", "closed-form"] = "added"
     decay_bits: Annotated[int, Field(ge=1, le=16)]
+    fixed_decay: Size | None = None
     resets: Annotated[tuple[Literal["zero", "subtract"], ...], Field(strict=False, min_length=1)]
     two_compartments: Annotated[tuple[Literal["zero", "subtract"], ...], Field(strict=False)] = ()
     v_init: bool
+    clamp: bool = True
     gated_max_pool: bool = False
+
+    @model_validator(mode="after")
+    def _leak_fits(self) -> Self:
+        whole, decay = 1 << self.decay_bits, self.fixed_decay
+        if decay is not None and decay > whole:
+            raise ValueError(f"fixed_decay {decay} is more than {whole}, all of 2^decay_bits")
+        if self.leak == "closed-form" and (not decay or decay & (decay - 1)):
+            raise ValueError(f"leak: closed-form needs a power of two as fixed_decay, got {decay}")
+        if self.input_shift > self.synaptic_shift:
+            raise ValueError(
+                f"synaptic_shift {self.synaptic_shift} is below {self.input_shift}, so that a weight would move the "
+                f"potential by less than one integer"
+            )
+        return self
+
+    @property
+    def input_shift(self) -> int:
+        """Input integers are membrane integers << this: where v moves only part of the way, inputs are larger."""
+        if self.leak != "closed-form" or not self.fixed_decay:
+            return 0
+        return self.decay_bits - self.fixed_decay.bit_length() + 1
+
+    @property
+    def fixed_leak(self) -> float | None:
+        """What a step leaves of a potential, of 1; None where networks choose it."""
+        return None if self.fixed_decay is None else 1.0 - self.fixed_decay / (1 << self.decay_bits)
 
     @property
     def accumulator_limit(self) -> int:
@@ -130,6 +171,26 @@ class Arithmetic(Sheet):
     def synaptic_limit(self) -> int:
         """Largest |sum of weights| of one step that neither the accumulator nor the current register loses."""
         return min(self.accumulator_limit, self.current.limit >> self.synaptic_shift)
+
+
+class Machine(Sheet):
+    """A chip whose cores are processors with memory, all of them run the same program (SpiNNaker).
+
+    monitor_cores_per_chip: of the cores, for the system, before any for support; missing_cores_per_board: that chips of
+    a board lack. Sums lie in a core's data memory (dtcm), ring_buffer_entries_per_core at most: neurons times receptors
+    times delay slots, each rounded up to a power of two. Synapses lie in the chip's sdram. router_entries_per_chip: of
+    its routing table.
+    """
+
+    monitor_cores_per_chip: Size
+    missing_cores_per_board: Mapping[str, Size]
+    neurons_per_core: Count
+    ring_buffer_entries_per_core: Count
+    dtcm_bytes_per_core: Count
+    itcm_bytes_per_core: Count
+    sdram_bytes_per_chip: Count
+    router_entries_per_chip: Count
+    clock_Hz: Count  # noqa: N815
 
 
 class Geometry(Sheet):
@@ -143,6 +204,7 @@ class Geometry(Sheet):
     synapse can hold a spike back. spike_payload_bits: 0 where spikes are binary. mesh: columns and rows of routers on
     a chip, each with cores_per_router cores; None: one router per chip. chip_grid: how chips are joined; `mesh`: the
     routers' mesh goes on from chip to chip; `hexagonal`: each chip has six neighbours, boards are those of SpiNN-5.
+    machine: of a chip whose cores are processors.
     """
 
     boards: Mapping[str, Count] | None = None
@@ -168,6 +230,7 @@ class Geometry(Sheet):
     mesh: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
     cores_per_router: Count | None = None
     chip_grid: Literal["mesh", "hexagonal"] | None = None
+    machine: Machine | None = None
 
 
 class Energy(Sheet):
@@ -184,6 +247,7 @@ class Energy(Sheet):
     energy_per_spike_message_J: Joules | None = None  # noqa: N815
     energy_per_hop_east_west_J: Joules | None = None  # noqa: N815
     energy_per_hop_north_south_J: Joules | None = None  # noqa: N815
+    energy_per_hop_diagonal_J: Joules | None = None  # noqa: N815
     power_per_chip_W: Watts | None = None  # noqa: N815
     power_per_core_W: Watts | None = None  # noqa: N815
     step_duration_s: Seconds | None = None
@@ -208,22 +272,40 @@ class Target(Sheet):
     """One chip, or one simulator of it.
 
     sources: by dotted key ('geometry.cores_per_chip', or 'arithmetic.weights' for all in it), where numbers come from;
-    references: what the short names in them stand for.
+    references: what the short names in them stand for. aliases: other names it is found under. neurons: of a chip that
+    has several kinds, the arithmetic of each by its name, in the file only what differs from `arithmetic`; that one is
+    among them and is the one that is taken where nothing speaks for another.
     """
 
     name: str
+    aliases: Annotated[tuple[str, ...], Field(strict=False)] = ()
     summary: str
     backends: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     default_recipe: str
     arithmetic: Arithmetic
+    neurons: Mapping[str, Arithmetic] = {}
     geometry: Geometry = Geometry()
     energy: Energy = Energy()
     references: Mapping[str, str] = {}
     sources: Mapping[str, Source] = {}
     toolchain: ToolchainSheet | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _neurons_whole(cls, content: Any) -> Any:
+        """Each neuron with what it shares with `arithmetic`."""
+        if not isinstance(content, dict) or not isinstance(content.get("neurons"), dict):
+            return content
+        shared = content.get("arithmetic")
+        whole = {n: {"neuron": n, **_merged(shared, own)} for n, own in content["neurons"].items()}
+        return content | {"neurons": whole}
+
     @model_validator(mode="after")
     def _sources_fit(self) -> Self:
+        if self.neurons and self.neurons.get(str(self.arithmetic.neuron)) != self.arithmetic:
+            raise ValueError(f"neurons: '{self.arithmetic.neuron}' of `arithmetic` is not among them, unchanged")
+        if wrong := [name for name, a in self.neurons.items() if a.neuron != name]:
+            raise ValueError(f"neurons: '{wrong[0]}' calls itself '{self.neurons[wrong[0]].neuron}'")
         if problem := wrong_entry(self.sources, self.values):
             raise ValueError(problem)
         return self
@@ -231,16 +313,44 @@ class Target(Sheet):
     @property
     def values(self) -> dict[str, Any]:
         """Everything that can have a source, by dotted key."""
-        return {key: value for name in SECTIONS for key, value in leaves(getattr(self, name), name)}
+        found = {key: value for name in SECTIONS for key, value in leaves(getattr(self, name), name)}
+        for name, neuron in self.neurons.items():
+            own = leaves(neuron, f"neurons.{name}")
+            shared = leaves(self.arithmetic, "")
+            found |= {key: value for (key, value), (_, common) in zip(own, shared, strict=True) if value != common}
+        return found
 
     @property
     def unsourced(self) -> list[str]:
         """Keys of numbers that nothing says the source of."""
         return unsourced(self.sources, self.values)
 
+    def with_neuron(self, name: str) -> Target:
+        """The same chip with its neuron of that name.
+
+        Raises:
+            UsageError: it has none of that name; those it has are named.
+        """
+        if name not in self.neurons:
+            known = f"known: {', '.join(self.neurons)}" if self.neurons else "it has one kind of neuron"
+            raise UsageError(f"{self.name} has no neuron '{name}'; {known}; leave --neuron out, or name another one")
+        own = {f"arithmetic.{k.removeprefix(f'neurons.{name}.')}": v for k, v in self.sources.items() if name in k}
+        shared = {key: entry for key, entry in self.sources.items() if not key.startswith("neurons.")}
+        return self.model_copy(
+            update={"arithmetic": self.neurons[name], "neurons": {}, "sources": {**shared, **own}},
+        )
+
     def __hash__(self) -> int:
         """By name and arithmetic: tables of sources and boards have no hash of their own."""
         return hash((self.name, self.arithmetic))
+
+
+def _merged(shared: Any, own: Any) -> dict[str, Any]:
+    """Keys of `own` in the place of those of `shared`, in nested ones too."""
+    if not isinstance(shared, dict) or not isinstance(own, dict):
+        raise ValueError("`neurons` holds, by name, keys that replace those of `arithmetic`")
+    nested = {k: _merged(shared[k], v) for k, v in own.items() if isinstance(shared.get(k), dict)}
+    return {**{k: v for k, v in shared.items() if k != "neuron"}, **own, **nested}
 
 
 def load_target(name: str | Path) -> Target:

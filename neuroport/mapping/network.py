@@ -68,9 +68,8 @@ class Core:
 
 @dataclass(frozen=True, eq=False)
 class Partition:
-    """Cores that hold every neuron of the network exactly once, none of them overfull.
+    """Cores that hold every neuron of the network (but those of spike sources) exactly once, none of them overfull.
 
-    Spike sources are no neurons of the chip, but on chips whose datasheet says that they take cores.
     storages: of each projection, in the network's order, how its synapses are stored. unknown: limits of the
     chip that its datasheet does not know, so that nothing was held to them.
     """

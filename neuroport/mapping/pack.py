@@ -30,11 +30,14 @@ def packed(layers: Mapping[str, Layer], limits: Limits, cores: Sequence[Placed])
     """
     known = [name for name in ADDED if limits.of[name]]
     parts = np.array([[c.load.used[name] / (limits.of[name] or 1) for name in known] for c in cores])
-    order = np.argsort(-parts.max(1, initial=0), kind="stable")
+    order = np.lexsort((*parts.T, -parts.max(1, initial=0)))
     found: list[tuple[int, Placed]] = []
     filled = np.empty_like(parts)
-    for k in order.tolist():
-        room = np.flatnonzero((filled[: len(found)] + parts[k] <= 1).all(1))[:_TRIES]
+    start = 0  # cores before it have no room for what takes as much as the last did
+    for before, k in zip([-1, *order.tolist()], order.tolist(), strict=False):
+        if before < 0 or (parts[before] != parts[k]).any():
+            start = 0
+        room = start + np.flatnonzero((filled[start : len(found)] + parts[k] <= 1).all(1))[:_TRIES]
         for place in room.tolist():
             first, core = found[place]
             tiles = (*core.tiles, *cores[k].tiles)
@@ -42,8 +45,10 @@ def packed(layers: Mapping[str, Layer], limits: Limits, cores: Sequence[Placed])
             if limits.holds(load):
                 found[place] = (min(first, k), Placed(tiles, load))
                 filled[place] += parts[k]
+                start = place
                 break
         else:
             filled[len(found)] = parts[k]
+            start = len(found)
             found.append((k, cores[k]))
     return [core for _, core in sorted(found, key=itemgetter(0))]

@@ -15,6 +15,7 @@ from neuroport.mapping.limits import AXONS_OUT, COMPARTMENTS, REMEDIES, Layer, i
 from neuroport.mapping.matrix import MatrixWiring
 from neuroport.mapping.network import Box, Core, Partition, Storage, Tile
 from neuroport.mapping.pack import Placed, packed
+from neuroport.mapping.processors import processors
 from neuroport.mapping.reach import ImageSynapse, images_of, weights_of
 from neuroport.mapping.search import Burden, Cut, Refusal, best_cut
 from neuroport.mapping.store import Format, format_of, store_of
@@ -33,6 +34,15 @@ def partition(
         DoesNotFitError: a single neuron takes more than a core has, or more than max_cores are needed.
         UsageError: the target's datasheet knows no cores.
     """
+    machine = target.geometry.machine
+    found = processors(network, target, machine) if machine else _on_cores(network, target, weight_bits)
+    if max_cores is not None and len(found.cores) > max_cores:
+        raise DoesNotFitError(_too_many(found, max_cores))
+    return found
+
+
+def _on_cores(network: IntNetwork, target: Target, weight_bits: int | None) -> Partition:
+    """For chips with axons (Loihi)."""
     cutter = _Cutter(network, target, weight_bits)
     layers = cutter.cut_all()
     alone = [
@@ -45,10 +55,7 @@ def partition(
         Core(tuple(_tile(network, name, box) for name, box in placed.tiles), cutter.limits.uses(placed.load))
         for placed in packed(layers, cutter.limits, alone)
     )
-    found = Partition(network, target, cores, cutter.storages, cutter.limits.unknown)
-    if max_cores is not None and len(cores) > max_cores:
-        raise DoesNotFitError(_too_many(found, max_cores))
-    return found
+    return Partition(network, target, cores, cutter.storages, cutter.limits.unknown)
 
 
 class _Cutter:

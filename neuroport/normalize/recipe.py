@@ -76,7 +76,9 @@ class Recipe(_Sheet):
     (data-based); `mmse`, least squared error of the rates in `steps` steps (Li 2021); `balance`, local threshold
     balancing (Bu 2025); `none`, weights as they are under `threshold`. `ceiling`: a trained activation that ends at a
     value (ReLU6, clamp, QCFS) has that value as its threshold, or a measured scale as every other layer. `clamp`: steps
-    per level for which a population waits (Mueller 2021). `corrections` follow in their order.
+    per level for which a population waits (Mueller 2021). `leak`: what a step leaves of a potential, also of a
+    readout's with `leaky_readout`; `floor`: where potentials end, in thresholds; a chip whose neurons have no others
+    sets all three. `corrections` follow in their order.
     """
 
     name: str
@@ -93,6 +95,8 @@ class Recipe(_Sheet):
     reset: Literal["zero", "subtract"] = "subtract"
     v_init: Annotated[float, Field(ge=0, lt=1)] = 0.0
     leak: Annotated[float, Field(gt=0, le=1)] = 1.0
+    leaky_readout: bool = False
+    floor: Annotated[float, Field(le=0, allow_inf_nan=False)] | None = None
     clamp: Annotated[float, Field(ge=0, le=1000)] = 0.0
     input: Literal["current", "rate", "poisson"] = "current"
     readout: Literal["membrane", "count", "softmax"] = "membrane"
@@ -130,6 +134,8 @@ class Recipe(_Sheet):
             self.pool,
             max_pool=self.max_pool,
             clamp=self.clamp,
+            floor=self.floor,
+            leaky_readout=self.leaky_readout,
         )
 
 

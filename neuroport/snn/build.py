@@ -65,7 +65,8 @@ class BuildOptions:
     spiking softmax reads it) or spikes ('count'). `max_pool`: rectifiers ('expand'), gates ('gated', Rueckauer 2016,
     section 3.6) or none ('refuse'). `n_signs`, `input_scale`, `seed`: see SpikingNetwork. `max_condensed`: synapses
     that linear layers in a row may be condensed to; beyond it they are relayed by a pair of populations. `clamp`: steps
-    that each level of populations waits longer than the one before (Mueller et al. 2021, III).
+    that each level of populations waits longer than the one before (Mueller et al. 2021, III). `floor`: of the
+    potentials of neurons that fire. `leaky_readout`: those that only accumulate have the leak, too.
     """
 
     reset: Reset = "subtract"
@@ -79,6 +80,8 @@ class BuildOptions:
     input_scale: FloatArray = field(default_factory=lambda: np.ones(1))
     max_condensed: int = _MAX_CONDENSED
     clamp: float = 0.0
+    floor: float | None = None
+    leaky_readout: bool = False
     seed: int = 0
 
 
@@ -156,7 +159,7 @@ class _Builder:
             raise InvalidNetworkError("the network has no layer with weights: there is nothing to convert")
         if name is None:
             fires = self.options.readout == "count"
-            name = self._populate(node, signal, role="readout", neuron=self._neuron() if fires else _ACCUMULATOR)
+            name = self._populate(node, signal, role="readout", neuron=self._neuron() if fires else self._accumulator())
             self.signals[node.name] = replace(signal, terms=(Term(name),), bias=None)
         else:
             self.populations[name] = replace(self.populations[name], role="readout")
@@ -278,7 +281,10 @@ class _Builder:
     # --- populations
 
     def _neuron(self) -> Neuron:
-        return Neuron(self.options.reset, v_init=self.options.v_init, leak=self.options.leak)
+        return Neuron(self.options.reset, v_init=self.options.v_init, leak=self.options.leak, floor=self.options.floor)
+
+    def _accumulator(self) -> Neuron:
+        return Neuron("subtract", leak=self.options.leak if self.options.leaky_readout else 1.0, fires=False)
 
     def _fired(self, node: Node, signal: Signal, *, suffix: str = "", saturation: Saturation | None = None) -> Signal:
         """What a new spiking population makes of the signal; of a constant, the constant it makes of it."""
@@ -327,6 +333,3 @@ class _Builder:
             n += 1
             candidate = f"{name}{suffix}.{n}"
         return candidate
-
-
-_ACCUMULATOR = Neuron("subtract", fires=False)

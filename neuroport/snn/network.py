@@ -23,8 +23,8 @@ Role = Literal["input", "hidden", "readout"]
 class Neuron:
     """Integrate-and-fire neuron in units of its threshold.
 
-    v <- leak * v + input + bias; spike where v >= v_th; then v = 0 (zero) or v - v_th (subtract).
-    A neuron that does not fire only accumulates (a membrane readout).
+    v <- leak * v + input + bias, not below floor if there is one; spike where v >= v_th; then v = 0 (zero) or v - v_th
+    (subtract). A neuron that does not fire only accumulates, without a floor (a membrane readout).
     Source: Rueckauer et al. 2016, eq. 1 to 4.
     """
 
@@ -33,6 +33,7 @@ class Neuron:
     v_init: float = 0.0
     leak: float = 1.0
     fires: bool = True
+    floor: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from neuroport.snn.network import Neuron
 def integrate(v: torch.Tensor, current: torch.Tensor, neuron: Neuron, counts: torch.Tensor) -> None:
     """Move potentials on by one step, in place: `current` becomes the spikes, 0 or 1, and counts grow by them.
 
-    v <- leak * v + current, rounded after each operation; who is at v_th or above fires and is reset.
+    v <- max(leak * v + current, floor), rounded after each operation; who is at v_th or above fires and is reset.
 
     Args:
         v: [N, *shape] float32 or float64, in v_th.
@@ -27,7 +27,9 @@ def integrate(v: torch.Tensor, current: torch.Tensor, neuron: Neuron, counts: to
     """
     potentials = flat(v)
     one = potentials.dtype.type(1)
-    _integrate(potentials, flat(current), flat(counts), one * neuron.leak, one * neuron.v_th, neuron.reset == "zero")
+    floor = one * (-np.inf if neuron.floor is None else neuron.floor)
+    constants = one * neuron.leak, one * neuron.v_th, floor
+    _integrate(potentials, flat(current), flat(counts), *constants, neuron.reset == "zero")
 
 
 def flat(x: torch.Tensor) -> NDArray[Any]:
@@ -38,11 +40,18 @@ def flat(x: torch.Tensor) -> NDArray[Any]:
 
 @compiled
 def _integrate(
-    v: NDArray[Any], current: NDArray[Any], counts: NDArray[Any], leak: np.floating, v_th: np.floating, to_zero: bool
+    v: NDArray[Any],
+    current: NDArray[Any],
+    counts: NDArray[Any],
+    leak: np.floating,
+    v_th: np.floating,
+    floor: np.floating,
+    to_zero: bool,
 ) -> None:
     zero, one = v_th - v_th, v_th / v_th  # of the type of v, so that nothing is computed in a wider one
     for k in range(len(v)):
         moved = v[k] * leak + current[k]
+        moved = floor if moved < floor else moved
         fires = moved >= v_th
         rest = zero if to_zero else moved - v_th
         v[k] = rest if fires else moved

@@ -16,9 +16,9 @@ from neuroport.chip.core import run_core
 from neuroport.datasheets import names
 from neuroport.errors import ToolchainError, UsageError
 from neuroport.validation.divergence import compare
-from tests.chip.networks import TARGETS, networks, target
+from tests.chip.networks import arithmetics, networks, target
 
-ARITHMETICS = [target(name).arithmetic for name in TARGETS]
+ARITHMETICS = arithmetics()
 
 
 def test_unknown_backend_lists_the_known_ones():

@@ -27,12 +27,17 @@ from neuroport.chip.synapses import (
 from neuroport.chip.target import Arithmetic, Target, WeightRange, load_target
 from neuroport.snn.operators import ConvGeometry, conv_geometry
 
-TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2")
+TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2", "spinnaker1")
 
 
 def cases(n: int) -> settings:
     """Examples of a property test: n, or as many as the environment's NEUROPORT_CASES says."""
     return settings(max_examples=int(os.environ.get("NEUROPORT_CASES", n)))
+
+
+def arithmetics() -> list[Arithmetic]:
+    """Those of all packaged datasheets, of every kind of neuron."""
+    return [a for name in TARGETS for a in (target(name).neurons.values() or [target(name).arithmetic])]
 
 
 @cache
@@ -264,22 +269,27 @@ def fitted(draw: Any, parts: Sequence[tuple[str, IntWeights]], post: str, a: Ari
 def random_population(
     draw: Any, rng: np.random.Generator, a: Arithmetic, name: str, shape: tuple[int, ...], typical: int, n_steps: int
 ) -> IntPopulation:
-    """Neurons anywhere in the ranges of the arithmetic; `typical`: a potential that one step may add."""
+    """Neurons anywhere in the ranges of the arithmetic; `typical`: an input that one step may bring."""
     top = a.threshold.mantissa_max
-    near = min(max(1, typical >> a.threshold.shift), top)
+    near = min(max(1, typical >> a.input_shift >> a.threshold.shift), top)
     threshold = draw(st.sampled_from([1, near, min(2 * near, top), top]))
     limit = a.membrane.limit
     starts = [0, (threshold << a.threshold.shift) // 2, limit, -limit, int(rng.integers(-limit, limit))]
     v_init = draw(st.sampled_from([v for v in starts if abs(v) <= limit])) if a.v_init else 0
     low, high = a.bias.mantissa_min, a.bias.mantissa_max
-    exponent = draw(st.sampled_from([0, a.bias.exponent_max]))
+    if a.bias.through == "synapses":  # what is left beside the weights
+        room = max(0, a.synaptic_limit - (typical >> a.synaptic_shift))
+        low, high = max(low, -room), min(high, room)
+    exponent = draw(st.sampled_from([a.bias.exponent_min if a.bias.through == "synapses" else 0, a.bias.exponent_max]))
     bias = {
         "none": np.zeros(shape),
         "uniform": rng.integers(low, high, shape, endpoint=True),
         "ends": rng.choice([low, high], shape),
-        "small": rng.integers(-5, 5, shape),
+        "small": rng.integers(max(low, -5), min(high, 5), shape, endpoint=True),
     }[draw(st.sampled_from(["none", "uniform", "ends", "small"]))]
     full = 1 << a.decay_bits
+    decays = [0, 0, 1, int(rng.integers(0, full)), full] if a.fixed_decay is None else [a.fixed_decay]
+    clamps = [0, 0, 1, n_steps - 1, n_steps + 1] if a.clamp else [0]
     # where a reset takes a second compartment, the threshold needs room among the weights
     resets = [r for r in a.resets if r not in getattr(a, "two_compartments", ())]
     return population(
@@ -291,8 +301,8 @@ def random_population(
         bias_exponent=exponent,
         v_init_int=v_init,
         reset=draw(st.sampled_from(resets)),
-        decay=draw(st.sampled_from([0, 0, 1, int(rng.integers(0, full)), full])),
-        clamp_until=draw(st.sampled_from([0, 0, 1, n_steps - 1, n_steps + 1])),
+        decay=draw(st.sampled_from(decays)),
+        clamp_until=draw(st.sampled_from(clamps)),
     )
 
 

@@ -18,7 +18,7 @@ from neuroport.chip.synapses import IntConv2d
 from neuroport.chip.target import Register, Threshold
 from neuroport.snn.operators import ConvGeometry
 from tests.chip.networks import (
-    TARGETS,
+    arithmetics,
     cases,
     currents_of,
     dense,
@@ -27,7 +27,6 @@ from tests.chip.networks import (
     population,
     source,
     spikes_of,
-    target,
     variant,
     with_arithmetic,
 )
@@ -219,7 +218,7 @@ REGISTERS = [
 
 
 @given(
-    networks([target(name).arithmetic for name in TARGETS]),
+    networks(arithmetics()),
     st.sampled_from(ACCUMULATORS),
     st.sampled_from(REGISTERS),
     st.sampled_from([">", ">="]),

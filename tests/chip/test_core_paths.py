@@ -19,11 +19,20 @@ from neuroport.chip.core.layout import layout_of
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.oracle import run_oracle
 from neuroport.errors import SelfTestError, UsageError
-from tests.chip.networks import TARGETS, network_of, networks, population, source, spikes_of, target, with_arithmetic
+from tests.chip.networks import (
+    arithmetics,
+    network_of,
+    networks,
+    population,
+    source,
+    spikes_of,
+    target,
+    with_arithmetic,
+)
 from tests.chip.networks import dense as dense_projection
 from tests.chip.test_core import assert_core_is_oracle
 
-ARITHMETICS = [target(name).arithmetic for name in TARGETS]
+ARITHMETICS = arithmetics()
 ALL_TYPES = [  # int64 sums are never held in narrow potentials
     (*types, narrow) for types in selftest._EXTREMES for narrow in (True, False) if not (narrow and "int64" in types)
 ]

@@ -16,9 +16,9 @@ from neuroport.chip.oracle import run_oracle
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense
 from neuroport.errors import BundleError, InvalidNetworkError
 from neuroport.snn.operators import ConvGeometry, conv_geometry
-from tests.chip.networks import TARGETS, dense, network_of, networks, population, source, sparse, spikes_of, target
+from tests.chip.networks import arithmetics, dense, network_of, networks, population, source, sparse, spikes_of, target
 
-ARITHMETICS = [target(name).arithmetic for name in TARGETS]
+ARITHMETICS = arithmetics()
 
 
 def assert_same_array(a, b):

@@ -117,14 +117,16 @@ class DeviceShard:
                     exact = exact + _left(u, current_keep, a.decay_bits)
                 u = _limited(exact, a.current)
                 over[0] += (u != exact).sum()
-                if p.decay:
-                    v = _left(v, whole - p.decay, a.decay_bits)
-                exact = v + u + bias
+                arriving = u + bias
+                if a.leak == "closed-form":
+                    exact = arriving - (((whole - p.decay) * (arriving - v)) >> a.decay_bits)
+                else:
+                    exact = (_left(v, whole - p.decay, a.decay_bits) if p.decay else v) + arriving
                 v = _limited(exact, a.membrane)
                 beyond = v != exact
                 low = beyond & (exact < 0) if a.membrane.overflow == "saturate" else torch.zeros_like(beyond)
                 over += torch.stack([(beyond & ~low).sum(), low.sum()])
-                v = v if a.membrane_floor is None else v.clamp_min(a.membrane_floor)
+                v = v if layer.floor is None else v.clamp_min(layer.floor)
                 fired = v >= fires_at
                 v = torch.where(fired, v - threshold if p.reset == "subtract" else torch.zeros_like(v), v)
                 spikes[:, t] = fired

@@ -382,9 +382,11 @@ def _update_one(
     u = state[1, k] = _limited(exact, p.current_half, p.current_wraps)
     lost[0] += u != exact
     x = state[0, k]
-    if p.decay:
-        x = _left(x, p.keep, p.decay_bits)
-    exact = x + u + bias[k]
+    arriving = u + bias[k]
+    if p.creeps:  # towards what arrives
+        exact = arriving - ((p.keep * (arriving - x)) >> p.decay_bits)
+    else:
+        exact = (_left(x, p.keep, p.decay_bits) if p.decay else x) + arriving
     x = _limited(exact, p.membrane_half, p.membrane_wraps)
     if x != exact:
         lost[1 if exact < 0 and not p.membrane_wraps else 0] += 1

@@ -36,7 +36,8 @@ class Layer:
     pres: whose spikes each of the stamps' projections reads; n_in: neurons of each population `incoming` reads; bound:
     largest |sum| of weights that one step can bring, which chose `total_dtype`; power: factor 2^power of all weights,
     left out of the stamps; inhibitory: how far behind the others the sums of inhibitory synapses stand, 0 where one sum
-    holds both; gate: index [n_out, k] of the inputs of a max-pool gate's windows; made: products by device.
+    holds both; floor: where potentials end; gate: index [n_out, k] of the inputs of a max-pool gate's windows; made:
+    products by device.
     """
 
     population: IntPopulation
@@ -50,6 +51,7 @@ class Layer:
     power: int = 0
     total_dtype: Signed = np.int16
     inhibitory: int = 0
+    floor: int | None = None
     gate: NDArray[np.int64] | None = None
     made: dict[str, Products] = field(default_factory=dict, repr=False)
 
@@ -118,9 +120,9 @@ class Layer:
         """
         p, a = self.population, self.arithmetic
         arriving = self.bound << a.synaptic_shift
-        if p.decay or a.membrane_floor is not None or self.inhibitory or arriving > a.current.limit:
+        if p.decay or self.floor is not None or self.inhibitory or arriving > a.current.limit:
             return False
-        if p.current_decay is not None and p.current_decay < 1 << a.decay_bits:
+        if a.leak == "closed-form" or (p.current_decay is not None and p.current_decay < 1 << a.decay_bits):
             return False
         reach = abs(p.v_init_int) + n_steps * (arriving + largest_bias)
         if reach >= a.membrane.limit:
@@ -148,10 +150,11 @@ class Layer:
             current_half=1 << (a.current.bits - 1),
             current_wraps=a.current.overflow == "wrap",
             decay=p.decay,
+            creeps=a.leak == "closed-form",
             keep=(1 << a.decay_bits) - p.decay,
             current_keep=0 if p.current_decay is None else (1 << a.decay_bits) - p.current_decay,
             decay_bits=a.decay_bits,
-            floor=_NO_FLOOR if a.membrane_floor is None else a.membrane_floor,
+            floor=_NO_FLOOR if self.floor is None else self.floor,
             inhibitory=self.inhibitory,
             sum_limit=a.accumulator_limit,
         )
@@ -207,7 +210,8 @@ def _layer(network: IntNetwork, population: IntPopulation, storages: dict[str, S
         parts = [half for p in parts for half in _halves(p, inhibitory)]
         pres = tuple(name for name in pres for _ in (0, 1))
     n_in = tuple(network.by_name[j.pre].n_neurons for j in incoming)
-    return Layer(population, a, storage, pres, incoming, n_in, join(parts, held), bound, power, dtype, inhibitory)
+    synapses, floor = join(parts, held), network.floor_of(population)
+    return Layer(population, a, storage, pres, incoming, n_in, synapses, bound, power, dtype, inhibitory, floor)
 
 
 def _dtype(bound: int) -> Signed:

@@ -53,6 +53,7 @@ class Neurons(NamedTuple):
     subtract: a reset by `threshold`, else to 0. lead: where the sums of its first neuron stand; inhibitory: how far
     behind them those of inhibitory synapses, 0 where both are added up together. Registers hold 2^(bits - 1) = half.
     keep, current_keep: what of 2^decay_bits a step leaves of potential and current; nothing of the current: 0.
+    creeps: the leak is in closed form.
     """
 
     n_steps: int
@@ -68,6 +69,7 @@ class Neurons(NamedTuple):
     current_half: int
     current_wraps: bool
     decay: int
+    creeps: bool
     keep: int
     current_keep: int
     decay_bits: int
