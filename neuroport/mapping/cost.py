@@ -70,7 +70,7 @@ class Cost:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What happens and has no known energy: the sum is a lower bound by so much."""
+        """What happens and has no known energy: the sum leaves it out."""
         return tuple(line.what for line in self.lines if line.energy_J is None)
 
     @property
