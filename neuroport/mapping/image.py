@@ -91,12 +91,22 @@ class ImageWiring(Wiring):
 
     def total_in(self, boxes: Iterable[Box]) -> int:
         """Input axons of all boxes of a grid together."""
+        channels, n_pixels = self._read(boxes)
+        return n_pixels * sum(self.population.n_chunks(*interval) for interval in channels)
+
+    def pairs(self, boxes: Sequence[Box]) -> int:
+        """Neurons before times the boxes of a grid that each reaches."""
+        channels, n_pixels = self._read(boxes)
+        return n_pixels * sum(end - start for start, end in channels)
+
+    def _read(self, boxes: Iterable[Box]) -> tuple[list[Interval], int]:
+        """Channels that each piece of channels reads, and pixels that all pieces of a channel's image read."""
         intervals = _intervals(boxes)
-        chunks = sum(self.population.n_chunks(*self.channels(c)) for c in intervals[0])
-        rows, cols = (
-            sum(len(axis.inputs(i)) for i in found) for axis, found in zip(self.axes, intervals[1:], strict=True)
-        )
-        return chunks * rows * cols
+        n_pixels = [
+            sum(len(axis.inputs(interval)) for interval in found)
+            for axis, found in zip(self.axes, intervals[1:], strict=True)
+        ]
+        return [self.channels(interval) for interval in intervals[0]], math.prod(n_pixels)
 
     def stored(self, box: Box, first: int) -> Stored:
         """Each set of weights once."""

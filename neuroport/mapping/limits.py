@@ -110,7 +110,7 @@ class Limits:
     @property
     def unknown(self) -> tuple[str, ...]:
         """Resources that nothing is held to."""
-        return tuple(name for name, limit in self.of.items() if limit is None)
+        return tuple(name for name, limit in self.of.items() if limit is None and name != INDEX)
 
 
 def limits_of(target: Target, store: SynapseStore | None) -> Limits:

@@ -32,11 +32,15 @@ class MatrixWiring(Wiring):
     synapse: IntDense | IntSparse
     before: Image
     behind: Image
-    _seen: dict[Box, Histogram] = field(default_factory=dict)
+    _seen: dict[Box, tuple[int, Histogram]] = field(default_factory=dict)
 
     def axons_in(self, box: Box) -> int:
         """Axons with at least one synapse in the tile."""
-        return sum(n_axons for _, n_axons in self._sizes(box))
+        return sum(n_axons for _, n_axons in self._sizes(box)[1])
+
+    def pairs(self, boxes: Sequence[Box]) -> int:
+        """Neurons before times the boxes of a grid that each reaches."""
+        return sum(self._sizes(box)[0] for box in boxes)
 
     def stored(self, box: Box, first: int) -> Stored:
         """All axons of the tile."""
@@ -44,7 +48,7 @@ class MatrixWiring(Wiring):
             return Stored(0, 0)
         n = math.prod(end - start for start, end in box)
         width = self.store.index_width(first + n - 1)
-        found = [Stored(self._total(self.store, self._sizes(box), self.format.bits + width), width)]
+        found = [Stored(self._total(self.store, self._sizes(box)[1], self.format.bits + width), width)]
         if self.storage == "discrete" and first <= (self.population.base_max or 0):
             found.append(Stored(self._total(self.store, ((n, self.axons_in(box)),), self.format.bits), -1))
         return min(found, key=lambda stored: stored.bits)
@@ -83,8 +87,8 @@ class MatrixWiring(Wiring):
     def _n_axons(self) -> int:
         return int(self._axon_of[-1]) + 1
 
-    def _sizes(self, box: Box) -> Histogram:
-        """(synapses, axons that have so many in the tile), those of population axons with the padding of their rows."""
+    def _sizes(self, box: Box) -> tuple[int, Histogram]:
+        """Neurons before that reach the tile; (synapses, axons with so many in it), padding of rows too."""
         if box not in self._seen:
             columns, n = self._columns(box)
             if self.storage == "population":
@@ -92,7 +96,7 @@ class MatrixWiring(Wiring):
                 np.maximum.at(longest, self._axon_of[columns], n)
                 n = (longest * self._axon_sizes)[longest > 0]
             values, n_axons = np.unique(n, return_counts=True)
-            self._seen[box] = tuple(zip(values.tolist(), n_axons.tolist(), strict=True))
+            self._seen[box] = len(columns), tuple(zip(values.tolist(), n_axons.tolist(), strict=True))
         return self._seen[box]
 
     def _columns(self, box: Box) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -25,7 +25,7 @@ from neuroport.mapping.wiring import Population, Senders, Wiring
 def partition(
     network: IntNetwork, target: Target, *, max_cores: int | None = None, weight_bits: int | None = None
 ) -> Partition:
-    """Cores that hold the network, as few as the search finds, then with the fewest axons between them.
+    """Cores that hold the network, as few as the search finds, then with the fewest messages between them.
 
     Populations are cut from the last to the first, as a core's output axons depend on how those behind are cut.
     weight_bits: as if no weight needed more bits than so many (see precision.py).
@@ -128,7 +128,7 @@ class _Cutter:
     def _format(self, j: IntProjection, weight_bits: int | None) -> Format:
         if self.store is None:
             return Format(0, "unknown", j.exponent, self.network.depth[j.post] - self.network.depth[j.pre] - 1)
-        found = format_of(self.network, j, self.store.weight_bits)
+        found = format_of(self.network, j, self.target.arithmetic.weights, self.store.weight_bits)
         return found if weight_bits is None else replace(found, weight_bits=min(found.weight_bits, weight_bits))
 
     def _burden(self, p: IntPopulation) -> Burden:

@@ -1,4 +1,4 @@
-"""How one population is cut: the grid of boxes with the fewest cores, then the fewest axons."""
+"""How one population is cut: the grid of boxes with the fewest cores, then the fewest messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ Burden = Callable[[Sequence[int]], int]
 
 @dataclass(frozen=True)
 class Cut:
-    """Boxes of one population, each to be held by a core. score: cores, with those that it makes others need; axons."""
+    """Boxes of one population, each to be held by a core.
+
+    score: cores, with those that it makes populations before need beyond their own; messages.
+    """
 
     boxes: tuple[Box, ...]
     incoming: tuple[Wiring, ...]
@@ -71,7 +74,7 @@ def best_cut(layer: Layer, limits: Limits, burden: Burden) -> Cut | Refusal:
 def _better(layer: Layer, limits: Limits, boxes: tuple[Box, ...], burden: Burden, best: Cut | None) -> Cut | None:
     """The cut, where it is better than the best and all of its boxes fit."""
     n_axons = [wiring.total_in(boxes) * wiring.slots for wiring in layer.incoming]
-    score = (len(boxes) + burden(n_axons), sum(n_axons))
+    score = (len(boxes) + burden(n_axons), sum(wiring.pairs(boxes) for wiring in layer.incoming))
     if best and score >= best.score:
         return None
     fits = all(limits.holds(layer.load(box)) for box in boxes)

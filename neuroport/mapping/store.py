@@ -70,11 +70,13 @@ def store_of(geometry: Geometry) -> SynapseStore | None:
     return SynapseStore(word, header, group, tuple(sorted(weight_bits)), tuple(sorted(index_bits)))
 
 
-def format_of(network: IntNetwork, projection: IntProjection, weight_bits: tuple[int, ...]) -> Format:
+def format_of(
+    network: IntNetwork, projection: IntProjection, sheet: WeightSheet, weight_bits: tuple[int, ...]
+) -> Format:
     """The narrowest format that holds the projection's weights.
 
-    A weight of b bits is a multiple of step << (most bits - b), with the datasheet's step of its sign mode: the bits
-    that are left out are the lowest (LAVA/proc/dense/models.py l.204-247; NL/block.py l.509-514, shift_bits).
+    A weight of b bits is a multiple of step << (most bits - b), with the chip's step of its sign mode: the bits that
+    are left out are the lowest (LAVA/proc/dense/models.py l.204-247; NL/block.py l.509-514, shift_bits).
     """
     delay = network.depth[projection.post] - network.depth[projection.pre] - 1
     if isinstance(projection.synapse, IntWindow):
@@ -82,7 +84,7 @@ def format_of(network: IntNetwork, projection: IntProjection, weight_bits: tuple
     m = projection.synapse.mantissa
     sign = "excitatory" if m.min(initial=0) >= 0 else "inhibitory" if m.max(initial=0) <= 0 else "mixed"
     most = max(weight_bits)
-    spare = _low_zeros(m, step_of(network.arithmetic.weights, sign))
+    spare = _low_zeros(m, step_of(sheet, sign))
     enough = next(b for b in sorted(weight_bits) if b >= max(1, most - spare))
     return Format(enough, sign, projection.exponent, delay)
 

@@ -73,3 +73,7 @@ class Wiring(ABC):
     def total_in(self, boxes: Iterable[Box]) -> int:
         """Input axons of all boxes of a grid together."""
         return sum(map(self.axons_in, boxes))
+
+    @abstractmethod
+    def pairs(self, boxes: Sequence[Box]) -> int:
+        """Neurons before times the boxes of a grid that each reaches: messages, where all fire once."""

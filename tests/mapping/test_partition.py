@@ -8,28 +8,18 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.network import Partition
 from neuroport.mapping.partition import partition
 from tests.chip.networks import cases, networks, target, variant
+from tests.mapping.chips import chip
 from tests.mapping.counter import Counter, neurons
-
-
-def chip(arithmetic: Any = None, **geometry: Any) -> Target:
-    """Loihi 1 with other limits."""
-    sheet = target("loihi1").model_dump(exclude={"sources", "toolchain"})
-    sheet["geometry"] |= geometry
-    if arithmetic is not None:
-        sheet["arithmetic"] = arithmetic.model_dump()
-    return Target.model_validate(sheet)
-
 
 SMALL = {
     "compartments_per_core": st.sampled_from([3, 8, 24, 1024]),
     "input_axons_per_core": st.sampled_from([12, 40, 4096]),
     "output_axons_per_core": st.sampled_from([12, 60, 4096]),
-    "synapse_bits_per_core": st.sampled_from([1500, 6000, 1 << 20]),
+    "synapse_bits_per_core": st.sampled_from([640, 1500, 6000, 1 << 20]),
     "compartment_configs_per_core": st.sampled_from([1, 2, 32]),
     "threshold_configs_per_core": st.sampled_from([1, 2, 8]),
     "synapse_configs_per_core": st.sampled_from([3, 8]),
