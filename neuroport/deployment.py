@@ -26,7 +26,7 @@ from neuroport.errors import UsageError
 from neuroport.last_rung import LastRung
 from neuroport.loading import check_labels, load_data, load_source, take_samples
 from neuroport.mapping.cost import n_macs
-from neuroport.mapping.report import mapping_section
+from neuroport.mapping.report import Section, mapping_section
 from neuroport.normalize.files import write_normalized
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.options import DeployOptions, command_of
@@ -133,7 +133,9 @@ class _Deploy:
             report["insight"] = self._insight(made, ladder, tests)
             write_normalized(stage / "float.h5", made.normalized)
             report["versions"].update(backend_versions)
-            report["mapping"] = mapping
+            report["mapping"] = mapping.report
+            if mapping.picture is not None:
+                (stage / "mesh.svg").write_text(mapping.picture, encoding="utf-8")
             trace = run_core(job.network, job.inputs, record="spikes").trace
             self._write_program(stage, job, trace)
             ran = self.last.climb(stage, job, trace, ladder, Reading(normalized, self.n_steps, seed))
@@ -197,11 +199,12 @@ class _Deploy:
             self.target, network, inputs, work_dir, self.progress.stage, on_progress, n_workers=self.options.workers
         )
 
-    def _mapping(self, ann: LoadedAnn | LoadedSnn, job: Job) -> dict[str, Any]:
+    def _mapping(self, ann: LoadedAnn | LoadedSnn, job: Job) -> Section:
         """Cores, chips and cost, where cores are known; refused here if it does not fit, before anything runs."""
         self.progress.stage(f"mapping onto {self.target.name}")
         macs = None if isinstance(ann, LoadedSnn) else n_macs(ann.graph)
-        return mapping_section(job.network, self.target, job.inputs, n_macs=macs, seed=self.options.seed)
+        title = f"{ann.name} on {self.target.name}"
+        return mapping_section(job.network, self.target, job.inputs, title=title, n_macs=macs, seed=self.options.seed)
 
     def _write_program(self, stage: Path, job: Job, core: Trace) -> None:
         write_network(stage / "network.h5", job.network)

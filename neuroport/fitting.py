@@ -29,7 +29,7 @@ from neuroport.normalize.recipe import load_recipe
 from neuroport.progress import Progress, Silent
 from neuroport.validation.report import versions, write_report
 
-DEFAULT_TARGET = "loihi1"
+DEFAULT_TARGET, DEFAULT_STEPS = "loihi1", 64
 FIT_SCHEMA = "neuroport-fit/1"
 
 
@@ -145,32 +145,35 @@ def _row(target: Target, made: _Maker, options: MapOptions, progress: Progress) 
 
 
 class _Maker:
-    """Integer networks of one trained network; it is read once, and converted once for each recipe."""
+    """Integer networks of one trained network, which is read once."""
 
     def __init__(self, options: MapOptions, progress: Progress) -> None:
         self.options, self.progress = options, progress
         self.conversions: dict[tuple[int | None, int], Conversion] = {}
         if not _is_stored(options.model):
             progress.stage("reading model and data")
-            steps = load_recipe(options.recipe).steps if options.recipe else options.steps or 64
+            steps = load_recipe(options.recipe).steps if options.recipe else options.steps or DEFAULT_STEPS
             self.ann, self.dataset = load_source(options, steps)
 
     def subject(self, target: Target) -> _Subject:
-        """The network for a target."""
-        options, stage = self.options, self.progress.stage
+        """The network for a target, with the target's neuron that suits it best."""
+        options = self.options
         check_geometry(target)
         recipe = load_recipe(options.recipe or target.default_recipe)
-        stage(f"recipe {recipe.name} for {target.name}")
+        self.progress.stage(f"recipe {recipe.name} for {target.name}")
         n_steps = options.steps or self.dataset.n_steps or recipe.steps
         key = (recipe.calibration_samples, n_steps)
         if key not in self.conversions:
             calibration = calibration_set(self.ann, self.dataset, recipe, n_steps, options.seed)
             events = self.dataset.has_events
-            self.conversions[key] = Conversion(self.ann, calibration, n_steps, events, options.seed, stage)
-        made = self.conversions[key].made(target, recipe).recalibrated
-        network, few = made.quantized.network, self.conversions[key].calibration.samples(slice(0, options.samples))
-        inputs = EncodedInputs(made.normalized.network, network, few, n_steps)
-        return _Subject(self.ann.name, network, target, inputs, recipe.name, n_macs(self.ann.graph))
+            self.conversions[key] = Conversion(
+                self.ann, calibration, n_steps, events, options.seed, self.progress.stage
+            )
+        conversion = self.conversions[key]
+        made = conversion.made(target, recipe)
+        network, few = made.recalibrated.quantized.network, conversion.calibration.samples(slice(0, options.samples))
+        inputs = EncodedInputs(made.recalibrated.normalized.network, network, few, n_steps)
+        return _Subject(self.ann.name, network, made.target, inputs, made.recipe.name, n_macs(self.ann.graph))
 
 
 def _mapped(subject: _Subject, options: MapOptions, progress: Progress) -> Mapped:

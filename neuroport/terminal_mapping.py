@@ -46,7 +46,7 @@ def show_fit(result: Fit) -> None:
     for heading in ("cores", "chips"):
         table.add_column(heading, justify="right")
     table.add_column("what binds")
-    table.add_column("energy per inference", justify="right")
+    table.add_column("known energy per inference", justify="right")
     table.add_column("worth of the energies", overflow="fold")
     for row in report["rows"]:
         table.add_row(row["target"], *_fit_cells(row))
@@ -73,7 +73,7 @@ def _fit_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{found['cores']:,}",
         f"{found['chips']:,}",
         escape(binds),
-        _energy(cost["energy_per_inference_J"], at_least=bool(cost["energy_leaves_out"])),
+        _energy(cost["energy_per_inference_J"]),
         ", ".join(cost["energy_marks"]) or "unknown",
     )
 
@@ -150,9 +150,9 @@ def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return ["energy: unknown, as no spikes were measured; map a bundle, or a trained network with --data"]
     leaves_out = cost["energy_leaves_out"]
-    energy = _energy(cost["energy_per_inference_J"], at_least=bool(leaves_out))
+    what = "energy, as far as known" if leaves_out else "energy"
     lines = [
-        f"energy per inference: {energy}, per step: {_energy(cost['energy_per_step_J'], at_least=bool(leaves_out))}"
+        f"{what}: {_energy(cost['energy_per_inference_J'])} per inference, {_energy(cost['energy_per_step_J'])} per step"
         + (f" ({', '.join(cost['energy_marks'])} numbers)" if cost["energy_marks"] else "")
         + (f"; not in it, as not known: {', '.join(leaves_out)}" if leaves_out else "")
     ]
@@ -173,11 +173,11 @@ def _plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'s' * (n != 1)}"
 
 
-def _energy(joules: float | None, *, at_least: bool = False) -> str:
+def _energy(joules: float | None) -> str:
     """`12.3 uJ`; `unknown`."""
     if joules is None:
         return "unknown"
     if not joules:
         return "0 J"
     size, prefix = next(((size, p) for size, p in _PREFIXES if joules >= size), _PREFIXES[-1])
-    return f"{'at least ' if at_least else ''}{joules / size:.3g} {prefix}J"
+    return f"{joules / size:.3g} {prefix}J"

@@ -247,6 +247,7 @@ class Energy(Sheet):
     energy_per_spike_message_J: Joules | None = None  # noqa: N815
     energy_per_hop_east_west_J: Joules | None = None  # noqa: N815
     energy_per_hop_north_south_J: Joules | None = None  # noqa: N815
+    energy_per_hop_diagonal_J: Joules | None = None  # noqa: N815
     power_per_chip_W: Watts | None = None  # noqa: N815
     power_per_core_W: Watts | None = None  # noqa: N815
     step_duration_s: Seconds | None = None

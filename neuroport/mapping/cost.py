@@ -70,7 +70,7 @@ class Cost:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What happens and has no known energy: the sum is a lower bound by so much."""
+        """What happens and has no known energy: the sum leaves it out."""
         return tuple(line.what for line in self.lines if line.energy_J is None)
 
     @property
@@ -143,8 +143,9 @@ def cost_of(
         _line(target, "hops east and west", hops[0], "energy_per_hop_east_west_J"),
         _line(target, "hops north and south", hops[1], "energy_per_hop_north_south_J"),
     ]
-    lines += [CostLine("diagonal hops", hops[2], "event", None, "unknown", _UNLISTED)] if hops[2] else []
-    lines += [CostLine("links between chips", links, "event", None, "unknown", _UNLISTED)] if links else []
+    lines += [_line(target, "diagonal hops", hops[2], "energy_per_hop_diagonal_J")] if hops[2] else []
+    if links and len(placement.floor.places) > len(placement.floor.chip_places):  # else every hop is such a link
+        lines.append(CostLine("links between chips", links, "event", None, "unknown", _UNLISTED))
     if traffic.from_outside.any():
         outside = float(traffic.from_outside.sum())
         lines.append(CostLine("spikes from outside", outside, "event", None, "unknown", _UNLISTED))

@@ -72,7 +72,16 @@ class Floor:
 
 def has_floor(geometry: Geometry) -> bool:
     """Whether it is known what a core holds, and how many a chip has: otherwise there is nothing to place."""
-    return geometry.cores_per_chip is not None and geometry.compartments_per_core is not None
+    holds = geometry.machine is not None or geometry.compartments_per_core is not None
+    return holds and geometry.cores_per_chip is not None
+
+
+def cores_for_neurons(geometry: Geometry) -> int | None:
+    """Cores of any chip that neurons can lie on: not those of the system, nor one that some chips of a board lack."""
+    cores, machine = geometry.cores_per_chip, geometry.machine
+    if cores is None or machine is None:
+        return cores
+    return cores - machine.monitor_cores_per_chip - any(machine.missing_cores_per_board.values())
 
 
 def floor_of(geometry: Geometry, n_cores: int) -> Floor:
@@ -81,7 +90,7 @@ def floor_of(geometry: Geometry, n_cores: int) -> Floor:
     On a `mesh` chips form a grid as square as it can be, row by row; routers of a chip are numbered column by column,
     as SANA-FE numbers its tiles (src/arch.cpp l.84). Where the mesh is not known, a chip has one router.
     """
-    per_chip = geometry.cores_per_chip or n_cores
+    per_chip = cores_for_neurons(geometry) or n_cores
     n_chips = max(1, -(-n_cores // per_chip))
     mesh, per_router = geometry.mesh or (1, 1), geometry.cores_per_router or per_chip
     if math.prod(mesh) * per_router != per_chip:

@@ -20,7 +20,7 @@ _WIDEST = 1600  # of the legend
 def draw_mesh(mapped: Mapped, title: str) -> str:
     """The picture as SVG text."""
     part, floor = mapped.partition, mapped.placement.floor
-    numbers = {p.name: k for k, p in enumerate((p for p in part.network.populations if p.role != "input"), 1)}
+    numbers = {p.name: k for k, p in enumerate((p for p in part.network.populations if part.cores_of[p.name]), 1)}
     inner = max(1, math.isqrt(floor.cores_per_router - 1) + 1)  # cores of a router stand in rows of so many
     router = (inner * _CELL + _GAP, -(-floor.cores_per_router // inner) * _CELL + _GAP)
     chip = (floor.mesh[0] * router[0] + 2 * _MARGIN, floor.mesh[1] * router[1] + _HEAD + 2 * _MARGIN)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from neuroport.chip.inputs import Inputs
@@ -10,9 +11,10 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.activity import measure
-from neuroport.mapping.floor import has_floor
+from neuroport.mapping.floor import cores_for_neurons, has_floor
 from neuroport.mapping.mapped import Mapped, map_to_cores
 from neuroport.mapping.network import Partition
+from neuroport.mapping.picture import draw_mesh
 from neuroport.version import __version__
 
 SCHEMA = "neuroport-mapping/1"
@@ -29,11 +31,11 @@ def mapping_report(mapped: Mapped) -> dict[str, Any]:
         "schema": SCHEMA,
         "target": part.target.name,
         "cores": mapped.n_cores,
-        "cores_per_chip": geometry.cores_per_chip,
+        "cores_per_chip": cores_for_neurons(geometry),
         "chips": mapped.n_chips,
         "boards": mapped.boards,
         "uses": _uses(part),
-        "limits_unknown": [name for name, limit in part.cores[0].uses.items() if limit.limit is None],
+        "limits_unknown": list(part.unknown),
         "layers": list(_layers(part)),
         "placement": {
             "chosen": mapped.placement.chosen,
@@ -45,22 +47,30 @@ def mapping_report(mapped: Mapped) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Section:
+    """What a deployment says of the mapping: data for its report, and the picture, where cores are known."""
+
+    report: Mapping[str, Any]
+    picture: str | None = None
+
+
 def mapping_section(
-    network: IntNetwork, target: Target, inputs: Inputs, *, n_macs: int | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """What a deployment's report says of the mapping; of a target without cores, that it has none.
+    network: IntNetwork, target: Target, inputs: Inputs, *, title: str, n_macs: int | None = None, seed: int = 0
+) -> Section:
+    """What a deployment says of the mapping; of a target without cores, that it has none. title: of the picture.
 
     Raises:
         DoesNotFitError: the network does not fit onto the target's cores.
     """
     if not has_floor(target.geometry):
         note = f"no cores are known of {target.name}; `neuroport fit` says which chips the network fits onto"
-        return {"schema": SCHEMA, "target": target.name, "cores": None, "note": note}
+        return Section({"schema": SCHEMA, "target": target.name, "cores": None, "note": note})
     try:
         mapped = map_to_cores(network, target, measure(network, inputs), n_macs=n_macs, seed=seed)
     except DoesNotFitError as error:
         raise DoesNotFitError(f"{error}; to simulate it as if it fitted: --target loihi-sim, or cpu") from error
-    return mapping_report(mapped)
+    return Section(mapping_report(mapped), draw_mesh(mapped, title))
 
 
 def _uses(part: Partition) -> list[dict[str, Any]]:
@@ -89,7 +99,7 @@ def _layers(part: Partition) -> Iterator[dict[str, Any]]:
     """For each population its cores, and the resource that its fullest core uses most."""
     for p in part.network.populations:
         cores = part.cores_of[p.name]
-        if p.role == "input" or not cores:
+        if not cores:
             continue
         fullest = max((part.cores[k] for k in cores), key=lambda core: core.uses[core.binding].fraction)
         use = fullest.uses[fullest.binding]
@@ -124,7 +134,7 @@ def placement_data(mapped: Mapped) -> dict[str, Any]:
         "populations": [
             {"name": p.name, "shape": list(p.shape), "compartments_per_neuron": part.network.compartments_of(p)}
             for p in part.network.populations
-            if p.role != "input"
+            if part.cores_of[p.name]
         ],
         "chips": [{"chip": k, "place": floor.chip_places[k].tolist()} for k in used],
         "cores": [

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.chip.network import IntProjection
+from neuroport.chip.network import IntNetwork, IntProjection
 from neuroport.mapping.activity import Activity
 from neuroport.mapping.network import Partition, Tile
-from neuroport.mapping.reach import inputs_of, neurons_of
+from neuroport.mapping.reach import ImageSynapse, halo_of, image_box, images_of, inputs_of, neurons_of
+from neuroport.snn.operators import Shape, as_image
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -39,45 +40,65 @@ def spike_traffic(partition: Partition, activity: Activity | None) -> Traffic:
     Where a reset takes two compartments, each spike also goes to the neuron's own core.
     """
     network, n = partition.network, len(partition.cores)
-    found: dict[tuple[int, int], float] = {}
-    outside = np.zeros(n)
+    found, outside = _Found(), np.zeros(n)
     readers = _readers(partition)
     for p in network.populations:
         rate = np.ones(p.n_neurons) if activity is None else activity.rates(p.name)
         holders = _holders(partition, p.name, p.shape)
-        per_holder = _sums(holders.of, rate, len(holders.cores))
         if p.role != "input" and network.compartments_of(p) > 1:
-            _add(found, holders.cores, per_holder, None)
+            found.add(holders.cores, np.bincount(holders.of, rate, len(holders.cores)), None)
         for core, entries in readers[p.name].items():
-            read = np.logical_or.reduce([inputs_of(network, j, tile) for j, tile in entries])
-            where = None if read.all() else np.flatnonzero(read)
-            if p.role == "input":
-                outside[core] += rate.sum() if where is None else rate[where].sum()
-            elif where is None:
-                _add(found, holders.cores, per_holder, core)
+            parts = [_read(network, j, tile) for j, tile in entries]
+            where = parts[0] if len(parts) == 1 else np.unique(np.concatenate(parts))
+            if len(holders.cores):
+                found.add(holders.cores, np.bincount(holders.of[where], rate[where], len(holders.cores)), core)
             else:
-                _add(found, holders.cores, _sums(holders.of[where], rate[where], len(holders.cores)), core)
-    pairs = sorted(found)
-    ends = np.array(pairs, np.int64).reshape(-1, 2)
-    return Traffic(n, ends[:, 0], ends[:, 1], np.array([found[pair] for pair in pairs]), outside)
+                outside[core] += rate[where].sum()
+    sources, destinations, messages = found.pairs(n)
+    return Traffic(n, sources, destinations, messages, outside)
+
+
+class _Found:
+    """Messages from core to core as they are found."""
+
+    def __init__(self) -> None:
+        self.sources: list[Ints] = []
+        self.destinations: list[Ints] = []
+        self.messages: list[Floats] = []
+
+    def add(self, cores: Ints, messages: NDArray[np.number], to: int | None) -> None:
+        """Messages of each of the cores to a core, None: to itself; silent neurons send none."""
+        loud = np.flatnonzero(messages)
+        self.sources.append(cores[loud])
+        self.destinations.append(cores[loud] if to is None else np.full(len(loud), to))
+        self.messages.append(messages[loud].astype(np.float64))
+
+    def pairs(self, n: int) -> tuple[Ints, Ints, Floats]:
+        """Each pair of n cores once, with all of its messages."""
+        if not self.sources:
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+        pairs = np.concatenate(self.sources) * n + np.concatenate(self.destinations)
+        once, of = np.unique(pairs, return_inverse=True)
+        sums = np.bincount(of, np.concatenate(self.messages), len(once)).astype(np.float64)
+        return once // n, once % n, sums
 
 
 @dataclass(frozen=True, eq=False)
 class _Holders:
-    """cores: those that hold a population; of: [n_neurons] which of them holds each neuron."""
+    """cores: [n] those that hold a population; of: [n_neurons] which of them holds each neuron."""
 
-    cores: tuple[int, ...]
+    cores: Ints
     of: Ints
 
 
-def _holders(partition: Partition, name: str, shape: tuple[int, ...]) -> _Holders:
+def _holders(partition: Partition, name: str, shape: Shape) -> _Holders:
     cores = partition.cores_of[name]
     of = np.zeros(math.prod(shape), np.int64)
     for k, core in enumerate(cores):
         for tile in partition.cores[core].tiles:
             if tile.population == name:
                 of[neurons_of(tile, shape)] = k
-    return _Holders(cores, of)
+    return _Holders(np.array(cores, np.int64), of)
 
 
 def _readers(partition: Partition) -> Mapping[str, dict[int, list[tuple[IntProjection, Tile]]]]:
@@ -91,13 +112,13 @@ def _readers(partition: Partition) -> Mapping[str, dict[int, list[tuple[IntProje
     return found
 
 
-def _sums(of: Ints, rate: Floats, n: int) -> Floats:
-    """[n]: the rates of each holder's neurons together."""
-    return np.bincount(of, rate, n).astype(np.float64)
-
-
-def _add(found: dict[tuple[int, int], float], cores: tuple[int, ...], messages: Floats, to: int | None) -> None:
-    """Add messages of each of the cores to a core, None: to itself; silent neurons send none."""
-    for k in np.flatnonzero(messages):
-        pair = (cores[k], cores[k] if to is None else to)
-        found[pair] = found.get(pair, 0.0) + float(messages[k])
+def _read(network: IntNetwork, j: IntProjection, tile: Tile) -> Ints:
+    """Indices of the neurons before that a tile reads; of an image only the part that it looks at is gone through."""
+    shape = network.by_name[j.post].shape
+    box = image_box(tile, shape)
+    if isinstance(j.synapse, ImageSynapse) and box is not None and as_image(shape) == images_of(j.synapse)[1]:
+        _, n_rows, n_columns = images_of(j.synapse)[0]
+        halo = halo_of(j.synapse, box)
+        channels, rows, columns = (np.flatnonzero(part) for part in (halo.channels, halo.rows, halo.cols))
+        return np.asarray(((channels[:, None, None] * n_rows + rows[:, None]) * n_columns + columns).ravel())
+    return np.flatnonzero(inputs_of(network, j, tile))
