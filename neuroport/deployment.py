@@ -133,7 +133,7 @@ class _Deploy:
             self.target, default = self.backend.narrowed(self.target), self.backend.default_recipe
             reason = f"the default of {self.backend.name}"
         self.recipe: Recipe = self.snn.recipe if self.snn else load_recipe(options.recipe or default)
-        self.reason = "a spiking network" if self.snn else "asked for" if options.recipe else reason
+        self.reason = self.snn.reason if self.snn else "asked for" if options.recipe else reason
         if isinstance(self.backend, FileBackend):
             r = self.recipe
             self.backend.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)

@@ -68,7 +68,8 @@ def test_a_spiking_network_enters_at_the_float_simulation(tmp_path: Path, reset:
     assert [rung["name"] for rung in report["rungs"]] == ["float_snn", "integer_core", "backend"]
     assert report["rungs"][1]["agreement"] >= 0.9
     assert report["recipe"] == "as-it-is"
-    assert report["recipe_reason"] == "a spiking network"
+    said = {"zero": "to zero", "subtract": "by subtraction"}[reset]
+    assert report["recipe_reason"] == f"a spiking network, its neurons reset {said}"
     assert report["backend"]["mismatches"] == 0
     assert [row["name"] for row in report["layers"]] == ["a", "out"]
     assert all(row["mean_rate"] > 0 for row in report["layers"])
