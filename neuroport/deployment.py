@@ -93,7 +93,7 @@ class _Deploy:
         if self.last.file is not None:
             default, reason = self.last.file.default_recipe, f"the default of {self.last.name}"
         self.recipe: Recipe = self.snn.recipe if self.snn else load_recipe(options.recipe or default)
-        self.reason = "a spiking network" if self.snn else "asked for" if options.recipe else reason
+        self.reason = self.snn.reason if self.snn else "asked for" if options.recipe else reason
         if self.last.file is not None:
             r = self.recipe
             self.last.file.refuse_neurons(r.name, reset=r.reset, v_init=r.v_init, clamp=r.clamp)

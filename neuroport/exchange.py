@@ -102,11 +102,7 @@ def export_netx(source: str | Path, out: str | Path) -> Exported:
 
 
 def check_places(source: Path, out: Path) -> None:
-    """Refuse a source that holds no network, and a place to write to that would change it.
-
-    Raises:
-        BundleError, UsageError: which, and what to give.
-    """
+    """Refuse a source without a network, and a place to write to that would change it."""
     if not source.exists():
         raise BundleError(f"'{source}' is not there; {_SOURCES}")
     if source.is_dir() and not (source / "manifest.json").is_file():

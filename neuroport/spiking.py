@@ -60,6 +60,11 @@ class LoadedSnn:
             steps=_STEPS,
         )
 
+    @property
+    def reason(self) -> str:
+        """Why that recipe, in a few words; NIR has no flag for the kind of reset, so it is said here."""
+        return f"a spiking network, its neurons reset {'to zero' if self.recipe.reset == 'zero' else 'by subtraction'}"
+
     def shown_events(self) -> LoadedSnn:
         """The same network for samples that are spikes."""
         return replace(self, network=replace(self.network, encoding="events"))

@@ -356,7 +356,7 @@ def test_export_of_a_network_file_and_what_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "m.net").exists()
     done = run("export", tmp_path / "other.h5", "--out", tmp_path / "m.net")
     assert done.exit_code == 3
-    assert run("export", tmp_path / "network.h5", "--to", "nir", "--out", tmp_path / "m.net").exit_code == 2
+    assert run("export", tmp_path / "network.h5", "--to", "onnx", "--out", tmp_path / "m.net").exit_code == 2
     assert run("export", tmp_path, "--out", tmp_path / "m.net").exit_code == 2  # no bundle
     read = nrp.read_netx(tmp_path / "n.net")
     with pytest.raises(UsageError, match=r"cannot be read as \.npz"):

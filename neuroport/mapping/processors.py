@@ -62,7 +62,8 @@ class _Vertex:
 
     def cores(self) -> Iterator[Core]:
         """Slices of equal size, and what each takes."""
-        n, size = self.population.n_neurons, self.machine.neurons_per_core
+        n = self.population.n_neurons
+        size = self.machine.neurons_per_core or n
         incoming = self.network.incoming[self.population.name]
         uses = self._uses(incoming, [self._rows(j, min(n, size)) for j in incoming], min(n, size))
         for name, use in uses.items():

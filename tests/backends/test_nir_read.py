@@ -1,55 +1,18 @@
-"""Files of NIR that other tools write: every node that is read, against NIR's own equations in numpy, and refusals."""
+"""Files of NIR that other tools write: every node that is read, against NIR's own equations in numpy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nir
 import numpy as np
 import pytest
 import torch
 
-import neuroport as nrp
-from neuroport.errors import InvalidNetworkError, ModelFileError, UnsupportedOperatorError, UsageError
-from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.simulate import simulate
-
-DT = 1e-4
-RNG = np.random.default_rng(4)
-
-
-def chain(*nodes: Any) -> Any:
-    """A graph of nodes one behind the other: n0, n1, ..."""
-    names = [f"n{k}" for k in range(len(nodes))]
-    return nir.NIRGraph(dict(zip(names, nodes, strict=True)), list(pairwise(names)), type_check=False)
-
-
-def saved(graph: Any, path: Path) -> Path:
-    nir.write(path / "n.nir", graph)
-    return path / "n.nir"
-
-
-def read(graph: Any, path: Path, **options: Any) -> SpikingNetwork:
-    found = nrp.read_nir(saved(graph, path), **options)
-    assert isinstance(found, SpikingNetwork)
-    return found
-
-
-def source(*shape: int) -> Any:
-    return nir.Input(np.array(shape))
-
-
-def sink(*shape: int) -> Any:
-    return nir.Output(np.array(shape))
-
-
-def fires(*shape: int, v_threshold: float = 1.0) -> Any:
-    return nir.IF(r=np.ones(shape), v_threshold=np.full(shape, v_threshold))
+from tests.backends.nir_graphs import DT, RNG, chain, conv, cuba, fires, lif, read, sink, source, weights
 
 
 def by_the_equations(nodes: list[Any], x: Any, n_steps: int, *, subtract: bool = False) -> tuple[Any, Any]:
@@ -96,31 +59,6 @@ def windowed(node: Any, kind: str, x: Any) -> Any:
     return f(t, w, b, node.stride, node.padding, node.dilation, int(node.groups))[0].numpy()
 
 
-def weights(*shape: int) -> Any:
-    return RNG.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
-
-
-def conv(c_out: int, c_in: int, *kernel: int, groups: int = 1, padding: Any = (1, 1), stride: Any = (1, 1)) -> Any:
-    bias = RNG.uniform(0, 0.2, c_out)
-    return nir.Conv2d(None, weights(c_out, c_in // groups, *kernel), stride, padding, (1, 1), groups, bias)
-
-
-def lif(n: int, tau: float, **changes: Any) -> Any:
-    full = {"r": np.full(n, tau / DT), "v_leak": np.zeros(n), "v_threshold": np.ones(n), **changes}
-    return nir.LIF(tau=np.full(n, tau), **full)
-
-
-def cuba(n: int, tau_syn: float) -> Any:
-    return nir.CubaLIF(
-        tau_syn=np.full(n, tau_syn),
-        tau_mem=np.full(n, 2e-3),
-        r=np.full(n, 10.0),
-        v_leak=np.zeros(n),
-        v_threshold=np.ones(n),
-        w_in=np.full(n, 2.0),
-    )
-
-
 CHAINS: dict[str, Callable[[], tuple[tuple[int, ...], list[Any]]]] = {
     "affine, if": lambda: ((6,), [nir.Affine(weights(5, 6), RNG.normal(size=5)), fires(5)]),
     "thresholds of each neuron": lambda: (
@@ -165,12 +103,12 @@ CHAINS: dict[str, Callable[[], tuple[tuple[int, ...], list[Any]]]] = {
             conv(2, 2, 3, 3),
             fires(2, 4, 4),
             nir.AvgPool2d(np.array([3, 3]), np.array([2, 2]), np.array([1, 1])),
-            fires(2, 2, 2, v_threshold=0.3),
+            fires(2, 2, 2, v_threshold=3.05),
         ],
     ),
     "lif": lambda: ((6,), [nir.Affine(weights(5, 6), RNG.uniform(0, 0.3, 5)), lif(5, 2e-3)]),
     "lif that rests elsewhere": lambda: ((6,), [nir.Linear(weights(5, 6)), lif(5, 1e-3, v_leak=np.full(5, 0.7))]),
-    "cubalif": lambda: ((6,), [nir.Linear(weights(5, 6) * 8), cuba(5, 1e-4)]),
+    "cubalif": lambda: ((6,), [nir.Linear(weights(5, 6)), cuba(5, 1e-4)]),
     "scale and threshold": lambda: (
         (6,),
         [
@@ -231,201 +169,3 @@ def test_a_reset_is_to_zero_where_nothing_says_otherwise(tmp_path: Path) -> None
     graph = chain(source(6), nir.Linear(weights(5, 6)), fires(5), sink(5))
     assert read(graph, tmp_path).output.neuron.reset == "zero"
     assert read(graph, tmp_path, reset="subtract").output.neuron.reset == "subtract"
-
-
-def recurrent() -> Any:
-    return nir.NIRGraph(
-        {"in": source(2), "s": fires(2), "w": nir.Linear(np.eye(2)), "out": sink(2)},
-        [("in", "s"), ("s", "w"), ("w", "s"), ("s", "out")],
-        type_check=False,
-    )
-
-
-def two_inputs() -> Any:
-    nodes = {"a": source(2), "b": source(2), "s": fires(2), "out": sink(2)}
-    return nir.NIRGraph(nodes, [("a", "s"), ("b", "s"), ("s", "out")])
-
-
-def with_edges(*edges: tuple[str, str]) -> Any:
-    nodes = {"in": source(2), "w": nir.Linear(np.eye(2)), "s": fires(2), "out": sink(2)}
-    return nir.NIRGraph(nodes, list(edges), type_check=False)
-
-
-def different_shapes() -> Any:
-    nodes = {"in": source(2), "w": nir.Linear(np.ones((3, 2))), "s": fires(2), "out": sink(2)}
-    return nir.NIRGraph(nodes, [("in", "s"), ("in", "w"), ("w", "s"), ("s", "out")], type_check=False)
-
-
-def li_in_the_middle() -> Any:
-    li = nir.LI(tau=np.full(2, 1e-3), r=np.ones(2), v_leak=np.zeros(2))
-    return chain(source(2), li, nir.Linear(np.eye(2)), fires(2), sink(2))
-
-
-def inside() -> Any:
-    return chain(source(2), recurrent(), sink(2))
-
-
-REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
-    (recurrent, UnsupportedOperatorError, "nodes 's', 'w'.* are, or read, a circle; neuroport's networks run forward"),
-    (inside, UnsupportedOperatorError, "node 'n1' of '.*' is a NIRGraph, neuroport reads Input, .*a graph inside is"),
-    (two_inputs, UnsupportedOperatorError, r"the graph has 2 inputs \(a, b\), neuroport reads graphs with one; join"),
-    (
-        lambda: chain(source(2), cuba(2, 5e-3), sink(2)),
-        UnsupportedOperatorError,
-        "node 'n1' has synapses with a time constant of 0.005 s, neuroport's currents last one step .*train with LIF",
-    ),
-    (
-        lambda: chain(source(2), lif(2, 1e-3, v_reset=np.array([0.0, -0.5])), sink(2)),
-        UnsupportedOperatorError,
-        "node 'n1' is reset to -0.5, neuroport's neurons to 0 or by their threshold; shift potentials",
-    ),
-    (
-        lambda: chain(source(2), nir.Delay(np.array([0.0, 2e-3])), fires(2), sink(2)),
-        UnsupportedOperatorError,
-        "node 'n1' delays by up to 0.002 s, neuroport's layers read the spikes of the same step; take the delay out",
-    ),
-    (
-        lambda: chain(
-            source(2),
-            nir.LIF(tau=np.array([1e-3, 2e-3]), r=np.ones(2), v_leak=np.zeros(2), v_threshold=np.ones(2)),
-            sink(2),
-        ),
-        UnsupportedOperatorError,
-        "node 'n1' has time constants from 0.001 to 0.002 s, a population of neuroport's has one leak; split the node",
-    ),
-    (
-        lambda: chain(source(2), lif(2, 1e-5), sink(2)),
-        UnsupportedOperatorError,
-        "node 'n1' has a time constant of 1e-05 s, shorter than a step of 0.0001 s.*--dt",
-    ),
-    (
-        lambda: chain(source(2), fires(2, v_threshold=0.0), sink(2)),
-        UnsupportedOperatorError,
-        "node 'n1' has a threshold of 0, neuroport's are above 0",
-    ),
-    (
-        lambda: chain(source(2, 4), nir.Linear(np.ones((2, 3, 4))), sink(2, 3)),
-        UnsupportedOperatorError,
-        r"node 'n1' has weights of shape \[2, 3, 4\], neuroport reads \[outputs, inputs\]",
-    ),
-    (
-        lambda: chain(source(1, 6, 6), conv(1, 1, 3, 3, padding="same", stride=(2, 2)), fires(1, 3, 3), sink(1, 3, 3)),
-        UnsupportedOperatorError,
-        r"node 'n1' has padding 'same' and stride \[2, 2\]; numbers, 'valid', and 'same' with stride 1 are read",
-    ),
-    (li_in_the_middle, UnsupportedOperatorError, "node 'n2' reads the potential of 'n1', which does not fire"),
-    (different_shapes, InvalidNetworkError, r"node 's': signals of shapes \[2\] and \[3\] lead to it, NIR adds"),
-    (
-        lambda: with_edges(("in", "w"), ("s", "out")),
-        InvalidNetworkError,
-        r"node 's' \(IF\) receives nothing; connect it, or take it out",
-    ),
-    (
-        lambda: with_edges(("in", "w"), ("w", "s")),
-        InvalidNetworkError,
-        r"node 'out' \(Output\) receives nothing",
-    ),
-    (lambda: with_edges(("in", "w"), ("w", "gone")), InvalidNetworkError, "edge 'w' -> 'gone' leads to no node"),
-    (
-        lambda: chain(source(2), fires(2)),
-        InvalidNetworkError,
-        "the graph has no Output, so nothing says what its answer is; add one",
-    ),
-    (
-        lambda: chain(source(3), nir.Linear(np.ones((2, 4))), fires(2), sink(2)),
-        InvalidNetworkError,
-        r"node 'n1' reads 4 numbers, what leads to it has shape \[3\]; is a Flatten or an edge missing",
-    ),
-    (
-        lambda: chain(source(3, 3), conv(1, 1, 3, 3), fires(1, 3, 3), sink(1, 3, 3)),
-        InvalidNetworkError,
-        r"node 'n1' reads \[C, H, W\] with C = 1, what leads to it has shape \[3, 3\]",
-    ),
-    (
-        lambda: chain(source(1, 2, 2), conv(1, 1, 5, 5, padding=(0, 0)), fires(1), sink(1)),
-        InvalidNetworkError,
-        r"node 'n1' reads at least the \[5, 5\] places its kernel covers",
-    ),
-    (
-        lambda: chain(source(2), nir.Linear(np.array([[np.nan, 1.0]])), fires(1), sink(1)),
-        InvalidNetworkError,
-        "node 'n1': weight holds NaN or infinite values, finite numbers are read",
-    ),
-    (
-        lambda: chain(source(2), nir.Affine(np.ones((3, 2)), np.ones(2)), fires(3), sink(3)),
-        InvalidNetworkError,
-        r"node 'n1' has biases of shape \[2\], its outputs need \[3\]",
-    ),
-    (
-        lambda: chain(source(2), fires(3), sink(3)),
-        InvalidNetworkError,
-        r"node 'n1': r has shape \[3\], its input \[2\]; give one number, one per channel or one per neuron",
-    ),
-    (
-        lambda: chain(source(2, 3), nir.Flatten(np.array([2, 3]), 2, 5), fires(6), sink(6)),
-        InvalidNetworkError,
-        r"node 'n1' flattens axes 2 to 5 of \[2, 3\], which has 2; NIR counts no batch axis",
-    ),
-    (
-        lambda: chain(source(4), nir.SumPool2d(np.array([2, 2]), np.array([2, 2]), np.array([0, 0])), sink(1)),
-        InvalidNetworkError,
-        r"node 'n1' reads \[C, H, W\], what leads to it has shape \[4\]",
-    ),
-    (
-        lambda: chain(
-            source(1, 4, 4), nir.SumPool2d(np.array([2, 2]), np.array([0, 2]), np.array([0, 0])), sink(1, 2, 2)
-        ),
-        InvalidNetworkError,
-        r"node 'n1': stride \[0, 2\]; 2 whole numbers are needed, 1 or more",
-    ),
-]
-
-
-@pytest.mark.parametrize(("build", "kind", "match"), REFUSED, ids=[str(k) for k in range(len(REFUSED))])
-def test_what_neuroport_does_not_have_is_refused_by_node(
-    tmp_path: Path, build: Callable[[], Any], kind: type[Exception], match: str
-) -> None:
-    with pytest.raises(kind, match=match):
-        read(build(), tmp_path)
-
-
-def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"model file '.*none\.nir' does not exist; give a \.nir file"):
-        nrp.read_nir(tmp_path / "none.nir")
-    (tmp_path / "text.nir").write_text("not HDF5")
-    with pytest.raises(ModelFileError, match=r"'.*text\.nir' is not a file of NIR, or is damaged"):
-        nrp.read_nir(tmp_path / "text.nir")
-    with h5py.File(tmp_path / "other.nir", "w") as f:
-        f["data"] = np.arange(3)
-    with pytest.raises(ModelFileError, match=r"'.*other\.nir' is not a file of NIR, or is damaged"):
-        nrp.read_nir(tmp_path / "other.nir")
-
-
-def test_a_file_cut_short_anywhere(tmp_path: Path) -> None:
-    graph = chain(source(6), nir.Affine(weights(5, 6), RNG.normal(size=5)), fires(5), sink(5))
-    whole = saved(graph, tmp_path).read_bytes()
-    for part in (1, 100, len(whole) // 2, len(whole) - 1):
-        (tmp_path / "cut.nir").write_bytes(whole[:part])
-        with pytest.raises(ModelFileError, match="damaged"):
-            nrp.read_nir(tmp_path / "cut.nir")
-
-
-def test_a_node_without_its_fields(tmp_path: Path) -> None:
-    path = saved(chain(source(2), nir.Linear(np.eye(2)), fires(2), sink(2)), tmp_path)
-    with h5py.File(path, "r+") as f:
-        del f["node/nodes/n1/weight"]
-    with pytest.raises(ModelFileError, match=r"is damaged: TypeError: .*'weight'; write it again with nir.write"):
-        nrp.read_nir(path)
-
-
-@pytest.mark.parametrize("dt_s", [0.0, -1e-3, float("inf"), float("nan")])
-def test_a_step_needs_a_length(tmp_path: Path, dt_s: float) -> None:
-    with pytest.raises(UsageError, match="is no length of a step; give seconds above 0"):
-        read(chain(source(2), fires(2), sink(2)), tmp_path, dt_s=dt_s)
-
-
-def test_our_own_file_says_itself_how_neurons_are_reset(tmp_path: Path) -> None:
-    network = read(chain(source(2), fires(2), sink(2)), tmp_path)
-    nrp.export_nir(replace(network, seed=3), tmp_path / "own.nir")
-    with pytest.raises(UsageError, match="says itself how its neurons are reset and how long a step is; leave --reset"):
-        nrp.read_nir(tmp_path / "own.nir", reset="zero")

@@ -18,8 +18,8 @@ VERSION = 1
 DT_S = 1e-4  # of one step, where a file does not say: snnTorch 1.0.0 has it written in (import_nir.py l.218, 268)
 
 _LINEAR = ("Affine", "Linear", "Conv1d", "Conv2d", "SumPool2d", "AvgPool2d", "Flatten", "Scale", "Delay")
-_NEURONS = ("IF", "LIF", "CubaLIF", "I", "LI", "Threshold")
-READ = ("Input", "Output", *_LINEAR, *_NEURONS)
+NEURONS = ("IF", "LIF", "CubaLIF", "I", "LI", "Threshold")
+READ = ("Input", "Output", *_LINEAR, *NEURONS)
 _DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, AssertionError, IndexError, UnicodeDecodeError)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neuroport.ann.graph import FloatArray
-from neuroport.backends.nir.file import KEY, same_fields
+from neuroport.backends.nir.file import KEY, NEURONS, same_fields
 from neuroport.backends.nir.linear import Signal, behind, total
 from neuroport.backends.nir.neurons import Read, read_neuron
 from neuroport.backends.nir.write_float import neuron_node
@@ -17,8 +17,6 @@ from neuroport.errors import InvalidNetworkError, ModelFileError, UnsupportedOpe
 from neuroport.snn.merge import identity, merge
 from neuroport.snn.network import Head, Neuron, Population, Projection, Reset, Role, SpikingNetwork
 from neuroport.snn.operators import Chain, Operator, Part, Scale, Shape
-
-_NEURONS = ("IF", "LIF", "CubaLIF", "I", "LI", "Threshold")
 
 
 def float_network(
@@ -115,7 +113,7 @@ class _Walk:
                     f"spikes on, and potentials to an Output only; put a neuron that fires between them"
                 )
         arriving = total(name, [self.signals[pre] for pre in before])
-        if kind in _NEURONS:
+        if kind in NEURONS:
             self._add(name, node, arriving)
         elif kind == "Output":
             self._end(name, arriving)
