@@ -187,7 +187,9 @@ def deploy(
 
 
 def _check_equal(result: Deployment) -> None:
-    if result.comparison is not None and result.comparison.mismatches:
+    if result.bounded is not None and result.bounded.outside:
+        _say(f"the backend differs by more than its rounding: {result.bounded.first_outside}")
+    elif result.comparison is not None and result.comparison.mismatches and result.bounded is None:
         _say(f"the backend differs from the core: {result.comparison.first_mismatch}")
     if result.mapped is not None and result.mapped.differences:
         _say(f"what would be loaded differs from the export: {result.mapped.first_difference}")

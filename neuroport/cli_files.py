@@ -26,14 +26,21 @@ def _add_export(app: typer.Typer, reporting: Reporting) -> None:
     @app.command()
     def export(
         source: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5.")],
-        out: Annotated[Path, typer.Option(help="The file to write, replaced if it is there.")],
-        to: Annotated[str, typer.Option("--to", help="Format: netx (HDF5 of Intel's lava-dl).")] = "netx",
+        out: Annotated[Path, typer.Option(help="The file to write, replaced if it is there; of pynn a new folder.")],
+        to: Annotated[
+            str, typer.Option("--to", help="Format: netx (HDF5 of Intel's lava-dl), or pynn (a script for SpiNNaker).")
+        ] = "netx",
     ) -> None:
         """Write a deployed network as a file of another tool; what the format cannot hold is refused."""
         with reporting():
             from neuroport.exchange import export_netx
+            from neuroport.exports import export_pynn
 
             _check_format(to)
+            if to == "pynn":
+                n_samples = export_pynn(source, out)
+                sys.stdout.write(f"{out}: {n_samples} samples; run it by python run.py nest --verify, see README.md\n")
+                return
             made = export_netx(source, out)
             sys.stdout.write(
                 f"{made.out}: {made.n_layers} layers of neurons\n"
@@ -88,8 +95,8 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
 
 
 def _check_format(name: str) -> None:
-    if name != "netx":
-        raise UsageError(f"--to '{name}' is not known; netx is")
+    if name not in ("netx", "pynn"):
+        raise UsageError(f"--to '{name}' is not known; netx and pynn are")
 
 
 def _shape(text: str) -> tuple[int, ...] | None:
