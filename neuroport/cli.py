@@ -230,7 +230,9 @@ def deploy(
 
 
 def _check_equal(result: Deployment) -> None:
-    if result.comparison is not None and result.comparison.mismatches:
+    if result.bounded is not None and result.bounded.outside:
+        _say(f"the backend differs by more than its rounding: {result.bounded.first_outside}")
+    elif result.comparison is not None and result.comparison.mismatches and result.bounded is None:
         found = result.comparison.first_mismatch
         number = "" if found is None else f" (number {result.report['sample_numbers'][found.sample]} of the test part)"
         _say(f"the backend differs from the core: {found}{number}")

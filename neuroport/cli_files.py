@@ -27,13 +27,17 @@ def _add_export(app: typer.Typer, reporting: Reporting) -> None:
     @app.command()
     def export(
         source: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5.")],
-        out: Annotated[Path, typer.Option(help="The file to write, replaced if it is there.")],
-        to: Annotated[str, typer.Option("--to", help="Format: netx (HDF5 of Intel's lava-dl) or nir.")] = "netx",
+        out: Annotated[Path, typer.Option(help="The file to write, replaced if it is there; of pynn a new folder.")],
+        to: Annotated[
+            str,
+            typer.Option("--to", help="Format: netx (HDF5 of Intel's lava-dl), nir, or pynn (a script for SpiNNaker)."),
+        ] = "netx",
     ) -> None:
         """Write a deployed network as a file of another tool; what the format cannot hold is refused."""
         with reporting():
             from neuroport.exchange import export_netx
             from neuroport.exchange_nir import export_bundle_nir
+            from neuroport.exports import export_pynn
 
             _check_format(to)
             if to == "nir":
@@ -42,6 +46,10 @@ def _add_export(app: typer.Typer, reporting: Reporting) -> None:
                     f"{written.out}: {written.n_layers} layers of neurons, in the integers of {written.target}\n"
                     f"resets, units, the test at the threshold and the rest are in its metadata under 'neuroport'\n"
                 )
+                return
+            if to == "pynn":
+                n_samples = export_pynn(source, out)
+                sys.stdout.write(f"{out}: {n_samples} samples; run it by python run.py nest --verify, see README.md\n")
                 return
             made = export_netx(source, out)
             sys.stdout.write(
@@ -98,8 +106,8 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
 
 
 def _check_format(name: str) -> None:
-    if name not in ("netx", "nir"):
-        raise UsageError(f"--to '{name}' is not known; netx and nir are")
+    if name not in ("netx", "nir", "pynn"):
+        raise UsageError(f"--to '{name}' is not known; netx, nir and pynn are")
 
 
 def _shape(text: str) -> tuple[int, ...] | None:

@@ -11,7 +11,7 @@ import yaml
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.ann.simplify import simplify
-from neuroport.backends.base import Job, Mapped
+from neuroport.backends.base import Bounded, Job, Mapped
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
@@ -53,11 +53,16 @@ class Deployment:
     comparison: Comparison | None
     report: Mapping[str, Any] = field(repr=False)
     mapped: Mapped | None = None
+    bounded: Bounded | None = None
 
     @property
     def is_equal(self) -> bool:
-        """Whether every spike and every readout potential of the backend equals the core's, and all that was mapped."""
-        runs_equal = self.comparison is None or self.comparison.mismatches == 0
+        """Whether every spike and every readout potential of the backend equals the core's, and all that was mapped.
+
+        Of a backend that computes in other numbers, whether its rounding explains every difference.
+        """
+        c, b = self.comparison, self.bounded
+        runs_equal = c is None or c.mismatches == 0 or (b is not None and b.outside == 0)
         return runs_equal and (self.mapped is None or self.mapped.differences == 0)
 
 
@@ -147,7 +152,7 @@ class _Deploy:
         if ran.failure is not None:
             text = f"{ran.failure}\nthe rungs up to the integer core are in '{out}'"
             raise type(ran.failure)(text) from ran.failure
-        return Deployment(out, tuple(ladder.rungs), ran.comparison, report, ran.mapped)
+        return Deployment(out, tuple(ladder.rungs), ran.comparison, report, ran.mapped, ran.bounded)
 
     def _insight(self, made: Recalibrated, ladder: Ladder, tests: TestSet) -> dict[str, Any]:
         """Profiles of the layers, and if it is wanted or worth it, what each costs."""

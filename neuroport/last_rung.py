@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.backends.base import ExportingBackend, FileBackend, Job, Mapped, NarrowBackend
+from neuroport.backends.base import (
+    Bounded,
+    ExportingBackend,
+    FileBackend,
+    Job,
+    Mapped,
+    NarrowBackend,
+    RoundingBackend,
+)
 from neuroport.backends.registry import get_runner_and_mapper
 from neuroport.chip.files import write_trace
 from neuroport.chip.network import IntNetwork
@@ -28,12 +36,15 @@ from neuroport.validation.outputs import Answer, Reading
 class Ran:
     """What came of it. comparison: None where nothing ran; mapped: None where nothing maps; report: for report.json.
 
+    bounded: of differences, where the backend computes in other numbers, whether rounding explains them.
+
     failure: the toolchain's, when neither of the two is complete.
     """
 
     report: dict[str, Any]
     comparison: Comparison | None = None
     mapped: Mapped | None = None
+    bounded: Bounded | None = None
     failure: ToolchainError | None = None
 
 
@@ -101,7 +112,11 @@ class LastRung:
         comparison = compare(job.network, job.inputs, core, trace)
         answer = answer_of(job.network, trace, reading)
         ladder.add("backend", answer.scores, answer.outputs)
-        return Ran({**report, **backend_row(self.name, comparison, job, core, trace)}, comparison, mapped)
+        rounding: object = self.runner if comparison.mismatches else None
+        bounded = rounding.bounded(job, trace) if isinstance(rounding, RoundingBackend) else None
+        if bounded is None:
+            return Ran({**report, **backend_row(self.name, comparison, job, core, trace)}, comparison, mapped)
+        return Ran({**report, **comparison.as_json(), "bounded": asdict(bounded)}, comparison, mapped, bounded)
 
 
 def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:

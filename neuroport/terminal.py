@@ -139,7 +139,14 @@ def show_deployment(result: Deployment) -> None:
             highlight=False,
             soft_wrap=True,
         )
-    verdict = "DIFFERENT" if not result.is_equal else "every spike equal" if c is not None else "mapped; nothing ran"
+    if result.bounded is not None:
+        b = result.bounded
+        text = (
+            f"{b.outside:,} of {b.compared_values:,} neuron-steps are not explained by rounding (at most {b.bound:.0f} "
+            f"integers of the potential, by the spikes that each neuron was sent)"
+        )
+        console.print(text, highlight=False, soft_wrap=True)
+    verdict = _verdict(result)
     console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -150,6 +157,14 @@ def _neuron_line(row: dict[str, Any]) -> str:
         for t in row["tried"]
     ]
     return f"neuron {row['name']}: {row['reason']}" + (f" ({', '.join(shares)})" if shares else "")
+
+
+def _verdict(result: Deployment) -> str:
+    if not result.is_equal:
+        return "DIFFERENT"
+    if result.comparison is None:
+        return "mapped; nothing ran"
+    return "equal but for rounding, which explains every difference" if result.bounded else "every spike equal"
 
 
 def _outputs_table(rows: list[dict[str, Any]]) -> Table:

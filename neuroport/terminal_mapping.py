@@ -152,7 +152,8 @@ def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
     leaves_out = cost["energy_leaves_out"]
     what = "energy, as far as known" if leaves_out else "energy"
     lines = [
-        f"{what}: {_energy(cost['energy_per_inference_J'])} per inference, {_energy(cost['energy_per_step_J'])} per step"
+        f"{what}: {_energy(cost['energy_per_inference_J'])} per inference, "
+        f"{_energy(cost['energy_per_step_J'])} per step"
         + (f" ({', '.join(cost['energy_marks'])} numbers)" if cost["energy_marks"] else "")
         + (f"; not in it, as not known: {', '.join(leaves_out)}" if leaves_out else "")
     ]

@@ -53,6 +53,7 @@ ALLOWED = (
         "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),
         "exchange_samples": frozenset(GROUND) | frozenset(ROOMS),
         "exchange": frozenset(GROUND) | frozenset(ROOMS) | {"exchange_samples"},
+        "exports": frozenset(GROUND) | frozenset(ROOMS),
         "exchange_nir": frozenset(GROUND) | frozenset(ROOMS) | {"exchange"},
         "terminal_mapping": frozenset({"fitting"}),
         "terminal": frozenset(GROUND)
@@ -64,7 +65,16 @@ ALLOWED = (
         "terminal_diff": frozenset({"bundle_diff", "validation"}),
         "cli_diff": frozenset({"bundle_diff", "terminal_diff"}),
         "cli_files": frozenset(
-            {"errors", "progress", "exchange", "exchange_nir", "terminal", "terminal_divergence", "terminal_files"}
+            {
+                "errors",
+                "progress",
+                "exchange",
+                "exchange_nir",
+                "exports",
+                "terminal",
+                "terminal_divergence",
+                "terminal_files",
+            }
         ),
         "cli_map": frozenset({"progress", "fitting", "terminal", "terminal_mapping"}),
         "recheck": frozenset(GROUND) | frozenset(ROOMS),

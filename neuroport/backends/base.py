@@ -100,6 +100,28 @@ class ExportingBackend(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """Whether a run in other numbers than the chip's is within a derived bound of them.
+
+    compared_values: neuron-steps; outside: those that no rounding explains; bound: the largest that applied, in
+    membrane integers.
+    """
+
+    compared_values: int
+    outside: int
+    first_outside: str | None
+    bound: float
+
+
+@runtime_checkable
+class RoundingBackend(Protocol):
+    """A backend that computes some neurons in other numbers than the chip, so that single spikes may differ."""
+
+    def bounded(self, job: Job, trace: Trace) -> Bounded | None:
+        """Whether every spike and potential of a run is where rounding allows it; None if they must be the chip's."""
+
+
 @dataclass(frozen=True, eq=False)
 class Mapped:
     """What a vendor's mapper made of a network.

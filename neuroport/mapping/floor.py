@@ -81,7 +81,8 @@ def cores_for_neurons(geometry: Geometry) -> int | None:
     cores, machine = geometry.cores_per_chip, geometry.machine
     if cores is None or machine is None:
         return cores
-    return cores - machine.monitor_cores_per_chip - any(machine.missing_cores_per_board.values())
+    missing = any((machine.missing_cores_per_board or {}).values())
+    return cores - (machine.monitor_cores_per_chip or 0) - missing
 
 
 def floor_of(geometry: Geometry, n_cores: int) -> Floor:

@@ -11,8 +11,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.backends.base import Job
+from neuroport.backends.base import Bounded, Job
 from neuroport.backends.parts import default_workers, n_parts, run_in_parts
+from neuroport.backends.spinnaker.bound import bounded
 from neuroport.backends.spinnaker.export import EXPORT, V_UNIT, exported_in, write_export
 from neuroport.backends.spinnaker.limits import check_exportable
 from neuroport.backends.supervise import Deadlines, new_token, run_worker
@@ -66,7 +67,7 @@ class PynnBackend:
 
         def run_part(part: Job, is_cancelled: Callable[[], bool]) -> Trace:
             exported_in(part.work_dir, part.network, part.inputs)
-            run_script(python, part, self.simulator, self.variables(part.work_dir), is_cancelled)
+            run_script(python, part, [self.simulator], self.variables(part.work_dir), is_cancelled)
             return read_result(part.work_dir / "result.h5", part)
 
         return run_in_parts(job, run_part, n_parts(job, job.n_workers or default_workers()))
@@ -86,6 +87,10 @@ class NestBackend(PynnBackend):
     summary = "the exported PyNN script in NEST"
     simulator = "nest"
     packages = ("PyNN", "nest-simulator", "numpy", "neo")
+
+    def bounded(self, job: Job, trace: Trace) -> Bounded | None:
+        """Of neurons with a leak: NEST has no s16.15."""
+        return bounded(job.network, job.inputs, trace) if job.network.arithmetic.leak == "closed-form" else None
 
 
 class Brian2Backend(PynnBackend):
@@ -124,11 +129,11 @@ def versions_of(target: Target, packages: Sequence[str], on_message: Callable[[s
 def run_script(
     python: Path,
     job: Job,
-    simulator: str,
+    task: Sequence[str],
     variables: Mapping[str, str],
     is_cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run the worker on the export in job.work_dir.
+    """Run the worker on the export in job.work_dir; task: a simulator, or 'map' and a number of boards.
 
     Raises:
         WorkerError: see run_worker.
@@ -137,7 +142,7 @@ def run_script(
     for folder in ("home", "tmp"):
         (job.work_dir / folder).mkdir(exist_ok=True)
     run_worker(
-        [str(python), str(_WORKER), str(job.work_dir), token, str(os.getpid()), simulator],
+        [str(python), str(_WORKER), str(job.work_dir), token, str(os.getpid()), *task],
         token=token,
         work_dir=job.work_dir,
         environment=child_environment(
@@ -169,22 +174,24 @@ def read_result(path: Path, job: Job) -> Trace:
         with h5py.File(path, "r") as f:
             rasters = {str(d.attrs["name"]): d[()] for d in f["spikes"].values()}
             values = {str(d.attrs["name"]): d[()] for d in f.get("potentials", {}).values()}
+        is_rounded = job.network.arithmetic.leak == "closed-form"
         for p in job.network.populations:
             if p.role == "input":
                 continue
             bits = np.unpackbits(rasters[p.name], axis=-1, count=p.n_neurons)
             spikes[p.name] = bits.reshape(*lead, *p.shape)
             if p.role == "readout":
-                potentials[p.name] = _integers(p.name, values[p.name]).reshape(*lead, *p.shape)
+                potentials[p.name] = _integers(p.name, values[p.name], is_rounded=is_rounded).reshape(*lead, *p.shape)
     except (OSError, KeyError, ValueError, AttributeError) as error:
         raise WorkerError(f"the worker's result is incomplete ({error}); its disk may be full") from error
     return Trace(spikes, potentials)
 
 
-def _integers(name: str, v: NDArray[Any]) -> NDArray[np.int64]:
+def _integers(name: str, v: NDArray[Any], *, is_rounded: bool) -> NDArray[np.int64]:
+    """Potentials in units of 2^-15; is_rounded: a leak in floating point leaves others, whose nearest is meant."""
     whole = np.rint(v / V_UNIT)
     off = np.abs(v - whole * V_UNIT)
-    if not (off <= _TOLERANCE).all():
+    if not (is_rounded or (off <= _TOLERANCE).all()):
         raise WorkerError(
             f"population '{name}': a potential is {v.flat[off.argmax()]!r}, the chip's are multiples of 2^-15; the "
             f"simulator computes another neuron"

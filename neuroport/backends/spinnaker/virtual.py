@@ -7,6 +7,7 @@ and delays are read out of that data and compared with the export, integer by in
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ default_report_file_path = {folder}
 [Logging]
 instantiate = False
 """
+_CHIPS_PER_BOARD = 48
 _PACKAGES = ("sPyNNaker", "PyNN", "numpy")
 _NO_ROOM = ("Pacman", "Minimisation", "SpinnMachine")  # how names of sPyNNaker's exceptions for want of room begin
 
@@ -71,7 +73,17 @@ class SpinnakerVirtual:
         text = _CONFIG.format(version=self.board_version, folder=job.work_dir)
         (home / ".spynnaker.cfg").write_text(text, encoding="utf-8")
         try:
-            run_script(python, job, "map", {"HOME": str(home)})
+            try:
+                run_script(python, job, ["map", "0"], {"HOME": str(home)})
+            except WorkerError:
+                # Its count of boards leaves no room for what cannot be divided: some cores must share a chip.
+                full = re.search(r"Graph requires (\d+) Chips", _reason(job.work_dir))
+                if full is None:
+                    raise
+                (job.work_dir / "error.json").unlink()
+                n_boards = -(-int(full[1]) // _CHIPS_PER_BOARD) + 1
+                job.on_message(f"sPyNNaker found no room on {n_boards - 1} boards of its own choice; one more")
+                run_script(python, job, ["map", str(n_boards)], {"HOME": str(home)})
         except WorkerError as error:
             reason = _reason(job.work_dir)
             if reason.startswith(_NO_ROOM):

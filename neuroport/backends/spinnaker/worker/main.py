@@ -1,7 +1,7 @@
-"""Runs an exported folder in the toolchain's Python: `python main.py WORK_DIR TOKEN PARENT SIMULATOR`.
+"""Runs an exported folder in the toolchain's Python: `main.py WORK_DIR TOKEN PARENT SIMULATOR [BOARDS]`.
 
 WORK_DIR/pynn is the folder, with its own run.py. SIMULATOR: one of run.py's, whose result goes to WORK_DIR/result.h5;
-or `map`, and sPyNNaker's mapping goes to WORK_DIR/mapping.json. `heartbeat.json` says how far it is, `error.json` what
+or `map`, and sPyNNaker's mapping, on so many BOARDS if not 0, goes to WORK_DIR/mapping.json. `heartbeat.json` says how far it is, `error.json` what
 failed.
 """
 
@@ -33,7 +33,7 @@ def main() -> int:
     if simulator == "map":
         import mapping
 
-        found = mapping.map_network(folder, lambda state: guard.beat(state, 0))
+        found = mapping.map_network(folder, int(sys.argv[5]), lambda state: guard.beat(state, 0))
         (work_dir / "mapping.json").write_text(json.dumps(found))
     else:
         result = run.simulate(folder, simulator, lambda n: guard.beat("running", n))

@@ -18,9 +18,12 @@ from spynnaker.pyNN.data import SpynnakerDataView
 _SYSTEM = {"ChipPowerMonitorMachineVertex", "ExtraMonitorSupportMachineVertex", "DataSpeedUpPacketGatherMachineVertex"}
 
 
-def map_network(folder: Path, on_state: Callable[[str], None]) -> dict[str, Any]:
-    """Where everything was placed, and whether every weight and delay that would be loaded is the export's."""
-    sim = run.set_up(folder, "spiNNaker")
+def map_network(folder: Path, n_boards: int, on_state: Callable[[str], None]) -> dict[str, Any]:
+    """Where everything was placed, and whether every weight and delay that would be loaded is the export's.
+
+    n_boards: of the machine; 0 for as many as sPyNNaker thinks are needed.
+    """
+    sim = run.set_up(folder, "spiNNaker", **({"n_boards_required": n_boards} if n_boards else {}))
     made, projections = run.build(folder, sim, "spiNNaker")
     with h5py.File(folder / "network.h5", "r") as f:
         depth = max(int(p["depth"]) for p in run.read_all(f, "populations"))

@@ -25,13 +25,12 @@ DT = 1.0  # ms: one step
 START = 3  # the step of the first input spike: NEST needs 2 steps before any, and biases arrive one step after theirs
 
 
-def set_up(folder: Path, simulator: str) -> Any:
-    """The PyNN module of a simulator, ready to build."""
-    options: dict[str, Any] = {}
+def set_up(folder: Path, simulator: str, **options: Any) -> Any:
+    """The PyNN module of a simulator, ready to build; options: of its own setup()."""
     if simulator == "nest":
         with h5py.File(folder / "network.h5", "r") as f:
             longest = max((float(c.attrs["delay"]) for c in f["projections"].values()), default=1.0)
-        options = {"spike_precision": "on_grid", "t_flush": 2 * DT, "max_delay": max(longest, 10.0) * DT}
+        options |= {"spike_precision": "on_grid", "t_flush": 2 * DT, "max_delay": max(longest, 10.0) * DT}
         # Its advice on reset(): here nothing is under way when a sample ends, and --verify checks every one.
         warnings.filterwarnings("ignore", message="Full reset functionality")
     if simulator == "brian2":
