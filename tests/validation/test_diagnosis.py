@@ -107,10 +107,8 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(
-    ("fault", "name"),
-    [
-        (f, name) for f in FAULTS for name in ("a", "b", "c", "out") if (f, name) != ("v_init ignored", "out")
-    ],  # it has none
+    ("fault", "name"),  # the readout has no initial potential
+    [(f, name) for f in FAULTS for name in ("a", "b", "c", "out") if (f, name) != ("v_init ignored", "out")],
 )
 def test_a_fault_of_one_population(case, fault, name):
     network, inputs, _core = case
