@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Reporting = Callable[[], AbstractContextManager[None]]
+from neuroport.cli_files import Reporting
 
 
 def add_diff(app: typer.Typer, reporting: Reporting) -> None:

@@ -63,7 +63,7 @@ ALLOWED = (
         "terminal_divergence": frozenset[str](),
         "bundle_diff": frozenset(GROUND) | frozenset(ROOMS),
         "terminal_diff": frozenset({"bundle_diff", "validation"}),
-        "cli_diff": frozenset({"bundle_diff", "terminal_diff"}),
+        "cli_diff": frozenset({"bundle_diff", "cli_files", "terminal_diff"}),
         "cli_files": frozenset(
             {
                 "errors",

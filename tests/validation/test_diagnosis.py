@@ -106,13 +106,13 @@ FAULTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["a", "b", "c", "out"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("fault", "name"),  # the readout has no initial potential
+    [(f, name) for f in FAULTS for name in ("a", "b", "c", "out") if (f, name) != ("v_init ignored", "out")],
+)
 def test_a_fault_of_one_population(case, fault, name):
     network, inputs, _core = case
     rule, plant = FAULTS[fault]
-    if rule == "v-init-ignored" and not network.by_name[name].v_init_int:
-        pytest.skip("it starts at 0")
     origin = only(found_in(case, planted.run_with(network, inputs, name, plant(network, name))), name)
     assert [e.rule for e in origin.exact] == [rule], origin.sentence
     assert origin.is_complete and origin.n_samples == N_SAMPLES
@@ -140,10 +140,10 @@ def test_one_step_late(case, name):
 def test_one_bit_of_one_weight(case, name, seed):
     """The weight is named with the value that explains it; where others would do as well, it is among them."""
     network, inputs, core = case
-    altered = planted.one_bit(network, name, np.random.default_rng(seed))
-    trace = planted.run_with(network, inputs, name, altered)
-    if diagnose(network, inputs, core, trace) is None:
-        pytest.skip("the bit changes no spike")
+    rng, trace = np.random.default_rng(seed), core
+    while diagnose(network, inputs, core, trace) is None:  # the first bit that changes a spike
+        altered = planted.one_bit(network, name, rng)
+        trace = planted.run_with(network, inputs, name, altered)
     ours, theirs = (n.incoming[name] for n in (network, altered))
     (k,) = [k for k in range(len(ours)) if (ours[k].synapse.mantissa != theirs[k].synapse.mantissa).any()]
     synapse, other = ours[k].synapse, theirs[k].synapse
