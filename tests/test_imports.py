@@ -38,7 +38,8 @@ ALLOWED = (
     | {room: frozenset(GROUND) | frozenset(ROOMS[:i]) for i, room in enumerate(ROOMS)}
     | {
         "loading": frozenset(GROUND) | frozenset(ROOMS),
-        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
+        "conversion": frozenset(GROUND) | frozenset(ROOMS),
+        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "conversion"},
         "plot": frozenset({"errors"}),
         "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
         "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),
