@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroport.backends.nir.borders import border_kernel
 from neuroport.backends.nir.file import library
 from neuroport.errors import DoesNotFitError
 from neuroport.snn.operators import Conv2d, ConvGeometry, Dense, Shape, Synapse
@@ -105,6 +106,9 @@ def assemble(cells: Sequence[Cell], links: Sequence[Link], heads: Sequence[str])
         made.cells[cell.name] = name = made.add(cell.name, cell.node(shape))
         if cell.takes_input:
             made.edges.append((made.add(f"{name}_input", nir.Input(np.array(shape))), name))
+        if len(shape) == 3 and incoming[cell.name] and not is_per_channel(cell.bias, shape):
+            _add_border(made, cell, incoming[cell.name])
+            cell = replace(cell, bias=np.zeros_like(cell.bias))
         for k, j in enumerate(incoming[cell.name]):
             named[id(j)] = _add_link(made, j, cell, is_first=k == 0)
     made.links = [named[id(j)] for j in links]
@@ -128,8 +132,24 @@ def _shape(cell: Cell, links: Sequence[Link], shapes: Mapping[str, Shape]) -> Sh
     common = [s for s in (written[0] if written else []) if all(s in other for other in written)]
     if not common:
         return (math.prod(cell.shape),)
-    per_channel = cell.bias.reshape(common[0][0], -1)
-    return common[0] if (per_channel == per_channel[:, :1]).all() else (math.prod(cell.shape),)
+    held = is_per_channel(cell.bias, common[0]) or _border(cell, links, common[0]) is not None
+    return common[0] if held else (math.prod(cell.shape),)
+
+
+def is_per_channel(bias: Array, shape: Shape) -> bool:
+    """Whether the biases of an image are one for each channel, as those of NIR's convolutions."""
+    per_channel = bias.reshape(shape[0], -1)
+    return bool((per_channel == per_channel[:, :1]).all())
+
+
+def _border(cell: Cell, links: Sequence[Link], shape: Shape) -> tuple[Link, Array] | None:
+    """The convolution whose padding the biases follow, and the kernel that writes them."""
+    for j in links if len(shape) == 3 else ():
+        if isinstance(j.synapse, Conv2d) and j.synapse.geometry.out_shape == shape:
+            kernel = border_kernel(cell.bias.reshape(shape), j.synapse.geometry)
+            if kernel is not None:
+                return j, kernel
+    return None
 
 
 def _sides(op: Synapse) -> list[tuple[Shape, Shape]]:
@@ -148,6 +168,21 @@ def _sides(op: Synapse) -> list[tuple[Shape, Shape]]:
 
 def _images(op: Synapse, side: int) -> list[Shape]:
     return [pair[side] for pair in _sides(op)]
+
+
+def _add_border(made: Assembly, cell: Cell, links: Sequence[Link]) -> None:
+    """Biases that follow a border: ones everywhere, made of nothing that arrives, and the kernel over them."""
+    found = _border(cell, links, made.shapes[cell.name])
+    if found is None:
+        return
+    nir, (j, kernel) = library(), found
+    g, post = cast(Conv2d, j.synapse).geometry, made.cells[cell.name]
+    none = np.zeros((1, g.in_shape[0], 1, 1), kernel.dtype)
+    ones = nir.Conv2d(g.in_shape[1:], none, (1, 1), (0, 0), (1, 1), 1, np.ones(1, kernel.dtype))
+    bias = np.zeros(len(kernel), kernel.dtype)
+    border = nir.Conv2d(g.in_shape[1:], kernel, g.stride, g.padding, g.dilation, 1, bias)
+    names = made.add(f"{post}_ones", ones), made.add(f"{post}_border", border)
+    made.edges += [(made.cells[j.pre], names[0]), names, (names[1], post)]
 
 
 def _add_link(made: Assembly, j: Link, cell: Cell, *, is_first: bool) -> str:

@@ -14,7 +14,7 @@ from neuroport.backends.nir.linear import Signal, behind, total
 from neuroport.backends.nir.neurons import Read, read_neuron
 from neuroport.backends.nir.write_float import neuron_node
 from neuroport.errors import InvalidNetworkError, ModelFileError, UnsupportedOperatorError
-from neuroport.snn.merge import identity, merge
+from neuroport.snn.merge import identity, is_zero, merge
 from neuroport.snn.network import Head, Neuron, Population, Projection, Reset, Role, SpikingNetwork
 from neuroport.snn.operators import Chain, Operator, Part, Scale, Shape
 
@@ -143,7 +143,9 @@ class _Walk:
         if x.constant is not None:
             bias = bias + x.constant * read.gain
         self.populations.append(replace(p, bias=np.array(bias).reshape(p.shape)))
-        for pre, parts in x.terms:
+        # what writes nothing but zeros brought a constant, which the bias has
+        heard = [term for term in x.terms if not any(is_zero(part) for part in term[1])]
+        for pre, parts in heard or x.terms:
             self.projections.append(Projection(pre, p.name, _operator(parts, x.shape, read.gain)))
 
     def _end(self, name: str, x: Signal) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from neuroport.backends.nir.file import DT_S, KEY, VERSION, library
-from neuroport.backends.nir.graph import Array, Assembly, Cell, Link, assemble
+from neuroport.backends.nir.graph import Array, Assembly, Cell, Link, assemble, is_per_channel
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.synapses import IntConv2d, IntConvTranspose2d, IntDense, IntSparse, IntWindow
 from neuroport.errors import DoesNotFitError
@@ -44,7 +44,7 @@ def int_graph(network: IntNetwork) -> Any:
     links = [_link(j, network, shifts[j.post]) for j in network.projections]
     made = assemble(cells, links, [head.population for head in network.heads])
     for p in network.populations:
-        if _hides_bias(p):
+        if _hides_bias(p) or not is_per_channel(p.bias_mantissa, p.shape):
             made.nodes[made.cells[p.name]].metadata = {KEY: {"bias_mantissa": p.bias_mantissa}}
     metadata = {KEY: json.dumps(_described(network, shifts, made), default=np.generic.item)}
     return library().NIRGraph(made.nodes, made.edges, metadata=metadata)
