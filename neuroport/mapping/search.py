@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuroport.mapping.limits import COMPARTMENTS, Layer, Limits, Load
 from neuroport.mapping.network import Box
@@ -59,6 +61,31 @@ def sizes_of(shape: Image) -> list[tuple[int, int, int]]:
     return [(c, h, w) for c, h, w in grid[order].tolist()]
 
 
+def _middle(shape: Image, size: tuple[int, int, int]) -> Box:
+    """The box in the middle of the grid: where nothing is padding, it takes most."""
+    starts = [-(-n // step) // 2 * step for n, step in zip(shape, size, strict=True)]
+    (c, c1), (h, h1), (w, w1) = [
+        (start, min(start + step, n)) for start, step, n in zip(starts, size, shape, strict=True)
+    ]
+    return ((c, c1), (h, h1), (w, w1))
+
+
+def capacity(layer: Layer, limits: Limits) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(pixels, neurons): most neurons that a box of at most so many pixels can have on a core, ascending in both."""
+    channels, heights, widths = [sorted({-(-n // k) for k in range(1, n + 1)}) for n in layer.shape]
+    found = {1: 1}
+    for h, w in product(heights, widths):
+
+        def too_large(c: int, h: int = h, w: int = w) -> bool:
+            return not limits.holds(layer.load(_middle(layer.shape, (c, h, w))))
+
+        n_fitting = bisect_left(channels, True, key=too_large)
+        if n_fitting:
+            found[h * w] = max(found.get(h * w, 0), channels[n_fitting - 1] * h * w)
+    pixels = np.array(sorted(found))
+    return pixels, np.maximum.accumulate(np.array([found[int(k)] for k in pixels]))
+
+
 def best_cut(layer: Layer, limits: Limits, burden: Burden) -> Cut | Refusal:
     """The cut of the least score of all sizes of boxes; a size is not tried where a smaller one was too large."""
     found: Cut | None = None
@@ -69,17 +96,12 @@ def best_cut(layer: Layer, limits: Limits, burden: Burden) -> Cut | Refusal:
             break
         if (most is not None and math.prod(size) * layer.compartments > most) or (too_large <= size).all(1).any():
             continue
-        boxes = boxes_of(layer.shape, size)
-        if limits.holds(layer.load(boxes[len(boxes) // 2])):
-            found = _better(layer, limits, boxes, burden, found) or found
+        if limits.holds(layer.load(_middle(layer.shape, size))):
+            cores = tuple((box,) for box in boxes_of(layer.shape, size))
+            found = _tried(layer, limits, cores, burden, found) or found
         else:
             too_large = np.vstack([too_large, [size]])
     return _stretched(layer, limits, burden, found) if found else _refusal(layer, limits)
-
-
-def _better(layer: Layer, limits: Limits, boxes: tuple[Box, ...], burden: Burden, best: Cut | None) -> Cut | None:
-    """The cut of a box to each core, where it is better than the best and all of its boxes fit."""
-    return _tried(layer, limits, tuple((box,) for box in boxes), burden, best)
 
 
 def _tried(
@@ -110,16 +132,16 @@ def _stretched(layer: Layer, limits: Limits, burden: Burden, best: Cut) -> Cut:
             for step in {length, -(-length // row) * row}:
                 starts = range(0, n, step)
                 middle = starts[len(starts) // 2]
-                if not limits.holds(layer.together(_stretch(layer.shape, order, middle, min(middle + step, n)))):
+                if not limits.holds(layer.together(stretch(layer.shape, order, middle, min(middle + step, n)))):
                     continue
-                cores = tuple(_stretch(layer.shape, order, k, min(k + step, n)) for k in starts)
+                cores = tuple(stretch(layer.shape, order, k, min(k + step, n)) for k in starts)
                 found += [cut] if (cut := _tried(layer, limits, cores, burden, best)) else []
         if found:
             return min(found, key=lambda cut: cut.score)
     return best
 
 
-def _stretch(shape: Image, order: tuple[int, int, int], start: int, end: int) -> tuple[Box, ...]:
+def stretch(shape: Image, order: tuple[int, int, int], start: int, end: int) -> tuple[Box, ...]:
     """The boxes of the neurons from start to end, counted with the axes in that order."""
     place = [order.index(axis) for axis in range(3)]
     found = _boxes([shape[axis] for axis in order], start, end)
