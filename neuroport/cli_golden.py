@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from neuroport.cli_files import Reporting
-from neuroport.errors import NeuroportError
+from neuroport.errors import NeuroportError, UsageError
 
 if TYPE_CHECKING:
     from neuroport.validation.rerun import Rerun
@@ -101,21 +101,50 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
     @app.command()
     def validate(
         bundle: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, here or elsewhere.")],
+        data: Annotated[
+            Path | None, typer.Option(help="New samples instead of its own: .npz, as for deploy.", show_default=False)
+        ] = None,
+        scale: Annotated[float | None, typer.Option(help="Factor on the images; the bundle's if left out.")] = None,
+        evaluate: Annotated[int, typer.Option("--eval", help="New samples for accuracy; 0 for all.", min=0)] = 0,
+        samples: Annotated[int, typer.Option(help="New samples to each backend.", min=1)] = 20,
+        seed: Annotated[int, typer.Option(help="Chooses among new samples.", min=0)] = 0,
         backend: _Backends = None,
         workers: _Workers = None,
         as_json: _Json = False,
         quiet: _Quiet = False,
     ) -> None:
-        """Verify a bundle's checksums, run its own inputs again, and compare every spike with what it holds."""
+        """Verify a bundle's checksums, run its own inputs again, and compare every spike with what it holds.
+
+        With --data: its accuracy on new samples, and each backend beside the core on some of them.
+        """
         with reporting():
+            from neuroport.loading import Source
+            from neuroport.new_samples import Evaluated, evaluate_bundle
             from neuroport.progress import Silent
+            from neuroport.recheck import Validated
             from neuroport.recheck import validate as run
             from neuroport.terminal import TerminalProgress
 
+            if data is None and (scale is not None or evaluate):
+                raise UsageError("--scale and --eval are of new samples; give them with --data, or leave both out")
+            result: Validated | Evaluated
             with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
-                result = run(bundle, progress, backends=backend or (), workers=workers)
+                if data is None:
+                    result = run(bundle, progress, backends=backend or (), workers=workers)
+                else:
+                    result = evaluate_bundle(
+                        bundle,
+                        Source(data=data, scale=scale, seed=seed),
+                        progress,
+                        n_samples=evaluate or None,
+                        backends=backend or (),
+                        n_backend=samples,
+                        workers=workers,
+                    )
             if not (as_json or quiet):
                 sys.stdout.write(f"{bundle}: every file as it was written\n")
+                if isinstance(result, Evaluated):
+                    sys.stdout.write(f"{result}\n")
             code = _show("", result.reruns, is_silent=as_json or quiet)
             if as_json:
                 sys.stdout.write(json.dumps(result.report, indent=2) + "\n")

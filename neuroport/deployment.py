@@ -246,6 +246,13 @@ class _Deploy:
             "seed": self.options.seed,
             "sample_numbers": numbers,  # of the test part: those that went to the backend, in the bundle's order
             "model": ann.name,
+            "inputs": {
+                "shape": list(ann.input_shape),
+                "shapes": [list(shape) for shape in ann.input_shapes],
+                "scale": self.options.scale,
+                "mean": list(self.options.mean),
+                "std": list(self.options.std),
+            },
             "command": command_of(self.options),
             "rungs": [],
             "backend": {},

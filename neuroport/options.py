@@ -48,14 +48,14 @@ class DeployOptions(Source):
 
 
 def command_of(options: DeployOptions) -> str:
-    """The command line of these options; what is left at its default is left out."""
+    """The command line of these options, but for the place of the bundle; what is left at its default is left out."""
     parts = ["neuroport", "deploy"]
     if options.model is not None:
         is_module = isinstance(options.model, torch.nn.Module)
         parts.append("MODULE" if is_module else shlex.quote(str(options.model)))
     for f in fields(options):
         value = getattr(options, f.name)
-        if f.name == "model" or value == f.default:
+        if f.name in ("model", "out") or value == f.default:
             continue
         flag = "--" + {"eval_samples": "eval"}.get(f.name, f.name)
         if isinstance(value, bool):

@@ -78,7 +78,10 @@ ALLOWED = (
         ),
         "cli_map": frozenset({"progress", "fitting", "terminal", "terminal_mapping"}),
         "recheck": frozenset(GROUND) | frozenset(ROOMS),
-        "cli_golden": frozenset({"errors", "cli_files", "progress", "recheck", "terminal", "validation"}),
+        "new_samples": frozenset(GROUND) | frozenset(ROOMS) | {"loading"},
+        "cli_golden": frozenset(
+            {"errors", "cli_files", "loading", "new_samples", "progress", "recheck", "terminal", "validation"}
+        ),
         # pytest loads it by its entry point, nothing of ours does
         "pytest_plugin": frozenset({"chip", "errors", "validation"}),
         "__init__": frozenset(GROUND)

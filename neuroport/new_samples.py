@@ -1,0 +1,138 @@
+"""New samples through a bundle, on any machine: accuracy on the core, and backends compared with it spike for spike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from neuroport.bundle import verify
+from neuroport.chip.core import run_core
+from neuroport.chip.files import read_network
+from neuroport.chip.inputs import encode_inputs
+from neuroport.chip.target import load_target
+from neuroport.errors import BundleError
+from neuroport.loading import Source, check_labels, load_data, take_samples
+from neuroport.normalize.files import read_normalized
+from neuroport.progress import Progress, Silent
+from neuroport.validation.ladder import Ladder, Rung
+from neuroport.validation.recorded import Recorded
+from neuroport.validation.report import versions
+from neuroport.validation.rerun import Rerun, Reruns
+
+_SCHEMA = "neuroport-evaluation/1"
+_NEEDED = ("network.h5", "float.h5", "report.json", "target.yaml")
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What new samples gave: the core's rung on all of them, and each backend beside the core on the first ones."""
+
+    place: Path
+    rung: Rung
+    n_steps: int
+    reruns: tuple[Rerun, ...]
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether no spike and no readout potential of a backend differs from the core's."""
+        return all(rerun.is_equal for rerun in self.reruns)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "schema": _SCHEMA,
+            "bundle": self.place.resolve().name,
+            "samples": self.rung.samples,
+            "steps": self.n_steps,
+            "accuracy": self.rung.accuracy,
+            "standard_error": self.rung.standard_error,
+            "reruns": [rerun.as_json() for rerun in self.reruns],
+            "versions": versions(),
+        }
+
+    def __str__(self) -> str:
+        """One line."""
+        r = self.rung
+        return (
+            f"{100 * r.accuracy:.2f} % of {r.samples:,} samples right on the core (standard error "
+            f"{100 * r.standard_error:.2f} points)"
+        )
+
+
+@dataclass(frozen=True)
+class _Shapes:
+    """What a bundle's report says of its network's inputs and outputs, as the data have to fit them."""
+
+    input_shape: tuple[int, ...]
+    input_shapes: list[tuple[int, ...]]
+    outputs: list[tuple[str, tuple[int, ...]]]
+
+
+def evaluate_bundle(
+    bundle: str | Path,
+    source: Source,
+    progress: Progress | None = None,
+    *,
+    n_samples: int | None = None,
+    backends: Sequence[str] = (),
+    n_backend: int = 20,
+    workers: int | None = None,
+) -> Evaluated:
+    """Show a bundle's network the test part of a data set.
+
+    Args:
+        bundle: made by `neuroport deploy`, here or elsewhere; every file is compared with its checksum first.
+        source: data, and how they are scaled, as the bundle's were where it does not say.
+        progress: told of stages and samples.
+        n_samples: of the test part, all if None.
+        backends: to run the first n_backend samples on.
+        n_backend: samples to each backend.
+        workers: simulator processes that share them.
+
+    Raises:
+        BundleError: no bundle, one that was changed, or one that holds no float network to encode samples with.
+        UsageError, DataError: wrong data or options. ToolchainError: a backend's.
+    """
+    place, progress = Path(bundle), progress or Silent()
+    progress.stage(f"checksums of {place}")
+    verify(place)
+    for name in _NEEDED:
+        if not (place / name).is_file():
+            raise BundleError(f"bundle '{place}' holds no {name}, which new samples need; deploy again")
+    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
+    normalized, network = read_normalized(place / "float.h5"), read_network(place / "network.h5")
+    shapes, n_steps = _shapes(report), int(report["steps"])
+    progress.stage("reading data")
+    dataset = load_data(_scaled_alike(source, report))
+    n = None if n_samples is None else max(n_samples, n_backend if backends else 1)
+    tests = take_samples(shapes, dataset, "test", n, seed=source.seed, n_steps=n_steps)
+    check_labels(tests.labels, shapes)
+    ladder = Ladder(tests.labels, lambda name: progress.stage(f"{len(tests)} samples on the core"))
+    ladder.climb_core(normalized, network, tests, n_steps, source.seed)
+    reruns: tuple[Rerun, ...] = ()
+    if backends:
+        few = tests.samples(slice(0, n_backend))
+        inputs = encode_inputs(normalized.network, network, few, n_steps)
+        trace = run_core(network, inputs, record="spikes").trace
+        recorded = Recorded(network, inputs, trace, sheet=load_target(place / "target.yaml"))
+        again = Reruns(progress.stage, progress.samples, workers)
+        reruns = tuple(again.backend(recorded, name) for name in backends)
+    return Evaluated(place, ladder.rungs[-1], n_steps, reruns)
+
+
+def _shapes(report: dict[str, Any]) -> _Shapes:
+    shapes = [tuple(shape) for shape in report["inputs"]["shapes"]]
+    outputs = [(row["name"], tuple(row["shape"])) for row in report["outputs"]]
+    return _Shapes(tuple(report["inputs"]["shape"]), shapes, outputs)
+
+
+def _scaled_alike(source: Source, report: dict[str, Any]) -> Source:
+    """The source with the scaling of the deployment where it says nothing of its own."""
+    if source.scale is not None or source.mean or source.std:
+        return source
+    before = report["inputs"]
+    return replace(source, scale=before["scale"], mean=tuple(before["mean"]), std=tuple(before["std"]))
