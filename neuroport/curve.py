@@ -21,6 +21,7 @@ from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.plot import HOW_TO_GET, draw_curves
 from neuroport.progress import Progress, Silent
 from neuroport.snn.over_time import accuracy_over_time, first_step_within
+from neuroport.validation.html.tables import write_curve_page
 from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report
 
@@ -177,6 +178,7 @@ def _write(out: Path, report: Mapping[str, Any]) -> Curve:
             for t in range(report["steps"]):
                 table.writerow([t + 1, *(f"{values[t]:.6f}" for values in accuracy.values())])
         write_report(stage / "curve.json", report)
+        write_curve_page(stage, report)
         key, tolerance = next(iter(TOLERANCES.items()))
         has_plot = draw_curves(
             stage / "curve.png",

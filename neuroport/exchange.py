@@ -33,6 +33,7 @@ from neuroport.progress import Progress
 from neuroport.snn.operators import Shape
 from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare, joined
+from neuroport.validation.html.tables import write_verified_page
 from neuroport.validation.report import SCHEMA, versions, write_report
 
 _BACKENDS = ("netx", "lava", "cpu")
@@ -172,6 +173,7 @@ def verify_netx(
             write_network(folder / "network.h5", netx.network)
             shutil.copyfile(path, folder / NETWORK_FILE)
             write_report(folder / "report.json", done.report)
+            write_verified_page(folder, done.report)
     return done
 
 

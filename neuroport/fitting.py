@@ -27,6 +27,7 @@ from neuroport.mapping.picture import draw_mesh
 from neuroport.mapping.report import mapping_report, placement_data
 from neuroport.normalize.recipe import load_recipe
 from neuroport.progress import Progress, Silent
+from neuroport.validation.html.tables import write_mapping_page
 from neuroport.validation.report import versions, write_report
 
 DEFAULT_TARGET, DEFAULT_STEPS = "loihi1", 64
@@ -107,7 +108,9 @@ def map_model(options: MapOptions, progress: Progress | None = None) -> MapRun:
     with staged_bundle(out) as stage:
         write_report(stage / "mapping.json", report)
         write_report(stage / "placement.json", placement_data(mapped))
-        (stage / "mesh.svg").write_text(draw_mesh(mapped, f"{subject.name} on {subject.target.name}"), encoding="utf-8")
+        mesh = draw_mesh(mapped, f"{subject.name} on {subject.target.name}")
+        (stage / "mesh.svg").write_text(mesh, encoding="utf-8")
+        write_mapping_page(stage, report, mesh)
         if subject.is_new:
             write_network(stage / "network.h5", subject.network)
         text = yaml.safe_dump(subject.target.model_dump(mode="json", exclude_none=True), sort_keys=False)

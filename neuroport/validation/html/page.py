@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
@@ -18,6 +16,7 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.trace import Trace
 from neuroport.validation.html import images, plots
 from neuroport.validation.html.plots import Bar, Line
+from neuroport.validation.html.template import filled, inline
 from neuroport.validation.html.verdict import Report, statements
 
 _N_SAMPLES = 3
@@ -56,11 +55,9 @@ def render(report: Report, network: IntNetwork, shown: Shown | None, mesh: str |
         shown: samples of the backend, as the core computed them.
         mesh: the mapping's picture as SVG, where there is one.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda x: f"{100 * x:.2f} %"
-    template = environment.from_string((files(__package__) / "page.html.j2").read_text(encoding="utf-8"))
     depths = [(p["name"], network.depth[p["name"]]) for p in report["layers"]]
-    return template.render(
+    return filled(
+        "page.html.j2",
         report=report,
         statements=statements(report),
         ladder=Markup(_ladder(report)),
@@ -69,8 +66,7 @@ def render(report: Report, network: IntNetwork, shown: Shown | None, mesh: str |
         blame=Markup(_blame(report)),
         layers=list(_layers(report)),
         samples=list(_samples(report, network, shown)) if shown is not None else [],
-        mesh=None if mesh is None else Markup(mesh[mesh.index("<svg") :]),
-        style=Markup((files(__package__) / "page.css").read_text(encoding="utf-8")),
+        mesh=inline(mesh),
     )
 
 

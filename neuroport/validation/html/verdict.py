@@ -29,11 +29,15 @@ class Say:
 
 def statements(report: Report) -> list[Say]:
     """The statements at the top of the page, in order."""
-    return [*_exactness(report), *_accuracy(report), *_cost(report), *_advice(report)]
+    return [*comparison_says(report["backend"]), *_accuracy(report), *_cost(report), *_advice(report)]
 
 
-def _exactness(report: Report) -> Iterator[Say]:
-    backend = report["backend"]
+def comparison_says(backend: Report) -> list[Say]:
+    """What came of the comparison with a backend."""
+    return list(_comparison(backend))
+
+
+def _comparison(backend: Report) -> Iterator[Say]:
     if "error" in backend:
         yield Say("bad", f"{backend['name']} did not finish", f"{backend['error'].splitlines()[0]}; see worker.log")
     elif backend.get("mismatches"):
@@ -78,15 +82,20 @@ def _cost(report: Report) -> Iterator[Say]:
     size = f"{network['neurons']:,} neurons, {network['synapses']:,} synapses, {report['steps']} steps per sample"
     if not mapping or mapping.get("cores") is None:
         yield Say("ok", size, mapping["note"] if mapping else "")
-        return
+    else:
+        yield from mapping_says(mapping, f"{size}. ")
+
+
+def mapping_says(mapping: Report, size: str) -> list[Say]:
+    """What a mapping takes. size: of the network, a sentence that comes first."""
     worst = mapping["uses"][0] if mapping["uses"] else None
-    binds = f" The fullest core uses {100 * worst['fraction']:.0f} % of its {worst['resource']}." if worst else ""
-    energy = ""
-    cost = mapping.get("cost")
+    binds = f"The fullest core uses {100 * worst['fraction']:.0f} % of its {worst['resource']}." if worst else ""
+    energy, cost = "", mapping.get("cost")
     if cost and cost.get("energy_per_inference_J") is not None:
-        energy = f" About {_si(cost['energy_per_inference_J'], 'J')} per inference (coefficients below, with sources)."
-    chips = f"{mapping['cores']:,} core{'s' if mapping['cores'] != 1 else ''} on {mapping['chips']} chip"
-    yield Say("ok", f"{chips}{'s' if mapping['chips'] != 1 else ''}", f"{size}.{binds}{energy}")
+        energy = f" About {_si(cost['energy_per_inference_J'], 'J')} per inference, as far as known."
+    cores = f"{mapping['cores']:,} core{'s' if mapping['cores'] != 1 else ''}"
+    chips = f"{mapping['chips']} chip{'s' if mapping['chips'] != 1 else ''}"
+    return [Say("ok", f"{cores} on {chips}", f"{size}{binds}{energy}")]
 
 
 def _advice(report: Report) -> Iterator[Say]:
