@@ -35,7 +35,11 @@ def show_map(result: MapRun) -> None:
     console.print(_layers_table(report))
     if report["cost"] is not None:
         console.print(_cost_table(report["cost"]))
-    for line in (*mapping_lines(report), f"mapping.json, placement.json and mesh.svg in {result.out}"):
+    for line in (
+        *_precision_lines(report["precision"]),
+        *mapping_lines(report),
+        f"mapping.json, placement.json and mesh.svg in {result.out}",
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -146,13 +150,21 @@ def mapping_lines(report: Mapping[str, Any]) -> list[str]:
     return [*lines, *_cost_lines(report["cost"])]
 
 
+def _precision_lines(precision: Mapping[str, Any] | None) -> list[str]:
+    if precision is None:
+        return []
+    before, after = (f"{100 * precision[key]:.1f} %" for key in ("accuracy_before", "accuracy_after"))
+    return [f"{precision['summary']}; accuracy on calibration samples, on the core: {after} (before: {before})"]
+
+
 def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return ["energy: unknown, as no spikes were measured; map a bundle, or a trained network with --data"]
     leaves_out = cost["energy_leaves_out"]
     what = "energy, as far as known" if leaves_out else "energy"
     lines = [
-        f"{what}: {_energy(cost['energy_per_inference_J'])} per inference, {_energy(cost['energy_per_step_J'])} per step"
+        f"{what}: {_energy(cost['energy_per_inference_J'])} per inference, "
+        f"{_energy(cost['energy_per_step_J'])} per step"
         + (f" ({', '.join(cost['energy_marks'])} numbers)" if cost["energy_marks"] else "")
         + (f"; not in it, as not known: {', '.join(leaves_out)}" if leaves_out else "")
     ]
