@@ -121,7 +121,7 @@ def _cost_table(cost: Mapping[str, Any]) -> Table:
         each = row[f"energy_per_{row['unit']}_J"]
         table.add_row(
             row["what"],
-            f"{row['count_per_inference']:,.0f}{'' if row['unit'] == 'event' else ' ' + row['unit']}",
+            _count(row["count_per_inference"], row["unit"]),
             "unknown" if each is None else _energy(each),
             _energy(row["energy_J"]),
             row["mark"],
@@ -179,6 +179,13 @@ def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
             f"the ANN: {cost['ann_macs']:,} multiply-accumulates per inference; {events:,.0f} synaptic events here"
         )
     return lines
+
+
+def _count(count: float, unit: str) -> str:
+    """`1,234`, `0.064 s`, `2 chips`."""
+    if unit == "event":
+        return f"{count:,.0f}"
+    return f"{count:.3g} s" if unit == "s" else _plural(round(count), unit)
 
 
 def _plural(n: int, noun: str) -> str:
