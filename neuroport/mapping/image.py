@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -41,6 +41,10 @@ class _Axis:
         if interval not in self._seen:
             self._seen[interval] = self._inputs(*interval)
         return self._seen[interval]
+
+    def places(self, interval: Interval) -> list[int]:
+        """The same rows by number."""
+        return [tap.place for tap in self.inputs(interval)]
 
     def _inputs(self, start: int, end: int) -> tuple[Tap, ...]:
         found: dict[int, list[tuple[int, int]]] = {}
@@ -89,24 +93,28 @@ class ImageWiring(Wiring):
         n_pixels = math.prod(len(axis.inputs(interval)) for axis, interval in zip(self.axes, box[1:], strict=True))
         return n_pixels * self.population.n_chunks(*self.channels(box[0]))
 
-    def total_in(self, boxes: Iterable[Box]) -> int:
-        """Input axons of all boxes of a grid together."""
-        channels, n_pixels = self._read(boxes)
-        return n_pixels * sum(self.population.n_chunks(*interval) for interval in channels)
+    def total_in(self, boxes: Sequence[Box]) -> int:
+        """Input axons of all boxes together."""
+        intervals = _intervals(boxes)
+        if not _is_grid(boxes, intervals):
+            return sum(map(self.axons_in, boxes))
+        return self._n_pixels(intervals) * sum(self.population.n_chunks(*self.channels(c)) for c in intervals[0])
 
     def pairs(self, boxes: Sequence[Box]) -> int:
-        """Neurons before times the boxes of a grid that each reaches."""
-        channels, n_pixels = self._read(boxes)
-        return n_pixels * sum(end - start for start, end in channels)
-
-    def _read(self, boxes: Iterable[Box]) -> tuple[list[Interval], int]:
-        """Channels that each piece of channels reads, and pixels that all pieces of a channel's image read."""
+        """Neurons before times the boxes that each reaches."""
         intervals = _intervals(boxes)
-        n_pixels = [
-            sum(len(axis.inputs(interval)) for interval in found)
-            for axis, found in zip(self.axes, intervals[1:], strict=True)
-        ]
-        return [self.channels(interval) for interval in intervals[0]], math.prod(n_pixels)
+        if _is_grid(boxes, intervals):
+            return self._n_pixels(intervals) * sum(self._n_channels(c) for c in intervals[0])
+        return sum(self._n_pixels([[i] for i in box]) * self._n_channels(box[0]) for box in boxes)
+
+    def _n_channels(self, interval: Interval) -> int:
+        start, end = self.channels(interval)
+        return end - start
+
+    def _n_pixels(self, intervals: list[list[Interval]]) -> int:
+        """Pixels that all boxes of a grid with one piece of channels read together."""
+        pairs = zip(self.axes, intervals[1:], strict=True)
+        return math.prod(sum(len(axis.inputs(interval)) for interval in found) for axis, found in pairs)
 
     def stored(self, box: Box, first: int) -> Stored:
         """Each set of weights once."""
@@ -150,16 +158,25 @@ class ImageWiring(Wiring):
                 kinds[row.taps, col.taps, beyond] = (len(row.taps) * len(col.taps), reach)
         return list(kinds.values())
 
-    def senders(self, boxes: Sequence[Box]) -> ImageSenders:
-        """Pixels that reach each tile of the grid."""
+    def senders(self, boxes: Sequence[Box]) -> Senders:
+        """Pixels that reach each tile."""
         intervals = _intervals(boxes)
+        if not _is_grid(boxes, intervals):
+            return self._scattered(boxes)
         counts = []
         for axis, found in zip(self.axes, intervals[1:], strict=True):
             count = np.zeros(axis.n_in + 1, np.int64)
             for interval in found:
-                count[1:][[tap.place for tap in axis.inputs(interval)]] += 1
+                count[1:][axis.places(interval)] += 1
             counts.append(np.cumsum(count))
         return ImageSenders(counts[0], counts[1], tuple(self.channels(c) for c in intervals[0]), self.population)
+
+    def _scattered(self, boxes: Sequence[Box]) -> ScatteredSenders:
+        fans: dict[Interval, NDArray[np.int64]] = {}
+        for c, h, w in boxes:
+            fan = fans.setdefault(self.channels(c), np.zeros([axis.n_in for axis in self.axes], np.int64))
+            fan[np.ix_(self.axes[0].places(h), self.axes[1].places(w))] += 1
+        return ScatteredSenders(fans, self.population)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +199,26 @@ class ImageSenders(Senders):
         return n_pixels * self._seen[c0, c1] * self.population.slots
 
 
+@dataclass(frozen=True, eq=False)
+class ScatteredSenders(Senders):
+    """fans: by channels that tiles read, [H, W]: how many of those tiles read each pixel."""
+
+    fans: Mapping[Interval, NDArray[np.int64]]
+    population: Population
+
+    def axons_out(self, box: Box) -> int:
+        """One for each pixel and each tile that it reaches."""
+        (c0, c1), (h0, h1), (w0, w1) = box
+        both = ((max(c0, start), min(c1, end), fan) for (start, end), fan in self.fans.items())
+        n = sum(self.population.n_chunks(a, b) * int(fan[h0:h1, w0:w1].sum()) for a, b, fan in both if a < b)
+        return n * self.population.slots
+
+
 def _intervals(boxes: Iterable[Box]) -> list[list[Interval]]:
-    """Where a grid of boxes is cut along each axis."""
+    """Where boxes are cut along each axis."""
     return [sorted(set(found)) for found in zip(*boxes, strict=True)]
+
+
+def _is_grid(boxes: Sequence[Box], intervals: list[list[Interval]]) -> bool:
+    """Whether the boxes are all that their cuts make."""
+    return math.prod(map(len, intervals)) == len(boxes)

@@ -193,6 +193,14 @@ class Layer:
             (frozenset(decays), frozenset(thresholds), frozenset(formats)),
         )
 
+    def together(self, boxes: Sequence[Box]) -> Load:
+        """What boxes take, one after the other on one core."""
+        found, *rest = boxes
+        load = self.load(found)
+        for box in rest:
+            load += self.load(box, load.compartments)
+        return load
+
 
 _FEEDBACK = Format(0, "feedback", 0, 0)
 

@@ -39,7 +39,7 @@ class MatrixWiring(Wiring):
         return sum(n_axons for _, n_axons in self._sizes(box)[1])
 
     def pairs(self, boxes: Sequence[Box]) -> int:
-        """Neurons before times the boxes of a grid that each reaches."""
+        """Neurons before times the boxes that each reaches."""
         return sum(self._sizes(box)[0] for box in boxes)
 
     def stored(self, box: Box, first: int) -> Stored:

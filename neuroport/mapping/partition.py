@@ -6,18 +6,21 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.synapses import IntDense, IntSparse, as_sparse
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.image import ImageWiring
-from neuroport.mapping.limits import AXONS_OUT, COMPARTMENTS, REMEDIES, Layer, image_shape, limits_of
+from neuroport.mapping.limits import ADDED, AXONS_OUT, REMEDIES, Layer, image_shape, limits_of
 from neuroport.mapping.matrix import MatrixWiring
 from neuroport.mapping.network import Box, Core, Partition, Storage, Tile
 from neuroport.mapping.pack import Placed, packed
 from neuroport.mapping.processors import processors
 from neuroport.mapping.reach import ImageSynapse, images_of, weights_of
-from neuroport.mapping.search import Burden, Cut, Refusal, best_cut
+from neuroport.mapping.search import Burden, Cut, Refusal, best_cut, capacity
 from neuroport.mapping.store import Format, format_of, store_of
 from neuroport.mapping.wiring import Population, Senders, Wiring
 
@@ -46,10 +49,10 @@ def _on_cores(network: IntNetwork, target: Target, weight_bits: int | None) -> P
     cutter = _Cutter(network, target, weight_bits)
     layers = cutter.cut_all()
     alone = [
-        Placed(((p.name, box),), layers[p.name].load(box))
+        Placed(tuple((p.name, box) for box in boxes), layers[p.name].together(boxes))
         for p in network.populations
         if p.name in cutter.cuts
-        for box in cutter.cuts[p.name].boxes
+        for boxes in cutter.cuts[p.name].cores
     ]
     cores = tuple(
         Core(tuple(_tile(network, name, box) for name, box in placed.tiles), cutter.limits.uses(placed.load))
@@ -68,6 +71,7 @@ class _Cutter:
         self.shared = Population(g.population_axon_neurons, g.population_axon_slots or 1, g.axon_base_max)
         self.formats = {j: self._format(j, weight_bits) for j in network.projections}
         self.matrices: dict[IntProjection, IntDense | IntSparse] = {}
+        self.capacities: dict[str, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self.cuts: dict[str, Cut] = {}
         self.senders: dict[IntProjection, Senders] = {}
         self.wirings: dict[IntProjection, Wiring] = {}
@@ -100,11 +104,17 @@ class _Cutter:
         if not found:
             refusal = next(cut for cut in tried if isinstance(cut, Refusal))
             raise DoesNotFitError(self._message(p, refusal))
-        cut, layer = min(found, key=lambda pair: pair[0].score)
+        least = min(cut.score for cut, _ in found)
+        cut, layer = min((pair for pair in found if pair[0].score == least), key=lambda pair: self._fullness(*pair))
         self.cuts[p.name] = cut
         for j, wiring in zip(incoming, layer.incoming, strict=True):
             self.wirings[j], self.senders[j] = wiring, wiring.senders(cut.boxes)
         return layer
+
+    def _fullness(self, cut: Cut, layer: Layer) -> float:
+        """How full the cores are, by what each has most of: less leaves more room for others."""
+        uses = (self.limits.uses(layer.together(boxes)) for boxes in cut.cores)
+        return sum(max(use[name].fraction for name in ADDED if name in use) for use in uses)
 
     def _choices(self, p: IntPopulation) -> list[tuple[Wiring, ...]]:
         """Ways to store the synapses of all projections into a population; those of matrices alike."""
@@ -133,18 +143,37 @@ class _Cutter:
 
     def _burden(self, p: IntPopulation) -> Burden:
         """Cores that the populations before need at least, beyond those they would need anyway."""
-        most, axons = self.limits.of[COMPARTMENTS] or 1, self.limits.of[AXONS_OUT]
-        sources = [self.network.by_name[j.pre] for j in self.network.incoming[p.name]]
-        least = [-(-s.n_neurons * self.network.compartments_of(s) // most) for s in sources]
+        before = [self.network.by_name[j.pre] for j in self.network.incoming[p.name]]
 
         def burden(n_axons: Sequence[int]) -> int:
-            if axons is None:
-                return 0
-            needed = (-(-n // axons) for n in n_axons)
-            pairs = zip(sources, needed, least, strict=True)
-            return sum(max(n - anyway, 0) for source, n, anyway in pairs if source.role != "input")
+            needed = {source.name: 0 for source in before if source.role != "input"}
+            for source, n in zip(before, n_axons, strict=True):
+                if source.name in needed:
+                    needed[source.name] += n
+            return sum(self._needed(self.network.by_name[name], n) for name, n in needed.items())
 
         return burden
+
+    def _needed(self, p: IntPopulation, n_axons: int) -> int:
+        """Cores that a population needs at least to send by so many output axons, beyond those it would need anyway."""
+        axons = self.limits.of[AXONS_OUT]
+        if axons is None:
+            return 0
+        pixels, neurons = self._capacity(p)
+        n_pixels = image_shape(p)[1] * image_shape(p)[2]
+        per_core = axons * n_pixels // max(n_axons, 1)  # pixels whose axons, if all have as many, one core can send
+        largest = int(neurons[max(int(np.searchsorted(pixels, per_core, "right")) - 1, 0)])
+        most = int(neurons[-1])
+        return max(-(-n_axons // axons), -(-p.n_neurons // largest)) - -(-p.n_neurons // most)
+
+    def _capacity(self, p: IntPopulation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Most neurons of a box of so many pixels on a core; where matrices feed it, by its compartments alone."""
+        if p.name not in self.capacities:
+            wirings = self._choices(p)[0]
+            feeding = wirings if all(isinstance(w, ImageWiring) for w in wirings) else ()
+            layer = Layer(p, self.network.compartments_of(p), feeding, (), self.store)
+            self.capacities[p.name] = capacity(layer, self.limits)
+        return self.capacities[p.name]
 
     def _message(self, p: IntPopulation, refusal: Refusal) -> str:
         """Why a neuron does not fit a core of its own."""

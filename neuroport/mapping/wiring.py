@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuroport.mapping.network import Box, Storage
@@ -68,12 +68,12 @@ class Wiring(ABC):
 
     @abstractmethod
     def senders(self, boxes: Sequence[Box]) -> Senders:
-        """What the population before sends into these boxes, all of a grid."""
+        """What the population before sends into these boxes, which are all of the population."""
 
-    def total_in(self, boxes: Iterable[Box]) -> int:
-        """Input axons of all boxes of a grid together."""
+    def total_in(self, boxes: Sequence[Box]) -> int:
+        """Input axons of all boxes together."""
         return sum(map(self.axons_in, boxes))
 
     @abstractmethod
     def pairs(self, boxes: Sequence[Box]) -> int:
-        """Neurons before times the boxes of a grid that each reaches: messages, where all fire once."""
+        """Neurons before times the boxes that each reaches: messages, where all fire once."""

@@ -94,7 +94,7 @@ def test_depthwise_3x3_on_64x16x16() -> None:
     # 16,384 neurons / 1024: 16 cores, each 4 channels of the whole image, as channels do not mix: no neuron is read
     # by two cores. 256 pixels are 256 axons. Rows are read by 2, 3 or 2 taps, in 3 kinds, columns too: 4 kinds of
     # pixels with 4 taps, 4 with 6, one with 9. A pixel's axon has a row for each of 4 channels, of one weight per tap:
-    # 16, 24 or 36 weights, each with an index up to 3 * 256 + 2 * 16 + 2 = 802, 10 bits: 16 * 18 + 10 = 298 -> 320 bits,
+    # 16, 24 or 36 weights, each with an index up to 3 * 256 + 2 * 16 + 2 = 802, 10 bits: 16 * 18 + 10 = 298 -> 320,
     # 24 * 18 + 10 = 442 -> 448, 36 * 18 + 10 = 658 -> 704. 4 * 320 + 4 * 448 + 704 = 3776.
     found = partition(
         layer(population("out", (64, 16, 16)), conv(64, 64, 16, groups=64), (64, 16, 16)), target("loihi1")

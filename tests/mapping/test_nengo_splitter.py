@@ -60,9 +60,7 @@ def ours(layers: list[dict[str, Any]]) -> IntNetwork:
         else:
             kernel = (layer["filters"], layer["conv"][0], layer["kernel"], layer["kernel"])
             pad = layer["kernel"] // 2 if layer["padding"] == "same" else 0
-            geometry = conv_geometry(
-                layer["conv"], kernel, (layer["stride"],) * 2, (pad, pad), (1, 1), 1
-            )
+            geometry = conv_geometry(layer["conv"], kernel, (layer["stride"],) * 2, (pad, pad), (1, 1), 1)
             shape, synapse = geometry.out_shape, IntConv2d(_weights(*kernel), geometry)
         projections.append(IntProjection(pops[-1].name, f"l{k}", synapse))
         pops.append(population(f"l{k}", shape, role="hidden" if k < len(layers) - 1 else "readout"))
@@ -99,17 +97,3 @@ def counts(found: Partition) -> list[int]:
 def test_never_more_cores(name: str, theirs: dict[str, list[dict[str, Any]]]) -> None:
     found = partition(ours(NETWORKS[name]), target("loihi1"))
     assert len(found.cores) <= sum(row["cores"] for row in theirs[name]), theirs[name]
-
-
-def test_the_same_bits_where_the_pieces_are_alike(theirs: dict[str, list[dict[str, Any]]]) -> None:
-    """One block that nengo-loihi does not split: its axons, compartments and bits are ours."""
-    (row,) = theirs["conv 4 of 28x28 to 16, valid"]
-    print(row)
-
-
-def test_print(theirs):
-    for name, rows in theirs.items():
-        found = partition(ours(NETWORKS[name]), target("loihi1"))
-        print(name, [r["cores"] for r in rows], counts(found), len(found.cores), found.storages, [r["error"] for r in rows])
-        print("   ", [r["fullest"] for r in rows])
-        print("   ", {c.tiles[0]: {k: u.used for k, u in c.uses.items()} for c in found.cores[:1]})

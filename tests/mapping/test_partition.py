@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.network import Partition
 from neuroport.mapping.partition import partition
+from neuroport.mapping.search import stretch
 from tests.chip.networks import cases, networks, target, variant
 from tests.mapping.chips import chip
 from tests.mapping.counter import Counter, neurons
@@ -57,3 +59,31 @@ def test_random_networks(data: Any, made: Any) -> None:
         assert any(f"layer '{p.name}'" in str(error) for p in network.populations)
         return
     check(found)
+
+
+@cases(40)
+@given(st.data(), networks([target("loihi1").arithmetic]))
+def test_random_networks_of_two_compartments(data: Any, made: Any) -> None:
+    network, _ = made
+    thresholds = [data.draw(st.integers(1, 2)) for _ in network.populations]
+    pairs = zip(network.populations, thresholds, strict=True)
+    changed = tuple(replace(p, reset="subtract", threshold_mantissa=threshold) for p, threshold in pairs)
+    try:
+        network = replace(network, populations=changed)
+    except DoesNotFitError:  # no room for the threshold among the weights
+        assume(False)
+    check(partition(network, chip(compartments_per_core=data.draw(st.sampled_from([8, 32])), axon_base_max=3)))
+
+
+@given(st.tuples(*[st.integers(1, 5)] * 3), st.sampled_from([(0, 1, 2), (1, 2, 0)]), st.data())
+def test_stretches_are_the_neurons_between(shape: Any, order: Any, data: Any) -> None:
+    n = int(np.prod(shape))
+    start = data.draw(st.integers(0, n - 1))
+    end = data.draw(st.integers(start + 1, n))
+    marked = np.zeros(shape, int)
+    boxes = stretch(shape, order, start, end)
+    for box in boxes:
+        marked[tuple(slice(a, b) for a, b in box)] += 1
+    np.testing.assert_array_equal(np.flatnonzero(marked.transpose(order).reshape(-1)), np.arange(start, end))
+    assert marked.max() == 1
+    assert len(boxes) <= 5

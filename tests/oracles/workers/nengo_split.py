@@ -1,7 +1,8 @@
 """nengo-loihi's own splitter on layers of our making. Runs in the oracles' Python 3.10: a JSON of layers in, one out.
 
-Each network is a list of layers behind a spike input; a layer is {"dense": [n_in, n_out]} or {"conv": [C, H, W], "filters",
-"kernel", "stride", "padding"}. For each: blocks after split_model, what the fullest takes, whether validate_block passes.
+Each network is a list of layers behind a spike input; a layer is {"dense": [n_in, n_out]}, or {"conv": [C, H, W],
+"filters", "kernel", "stride", "padding"}. For each: blocks after split_model, the most that one takes of each resource,
+and what validate_block has against them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,115 @@
+"""Chips of processors: slices as sPyNNaker cuts them, and memory, against counting."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroport.chip.network import IntProjection
+from neuroport.chip.synapses import IntConv2d
+from neuroport.chip.target import Target
+from neuroport.errors import DoesNotFitError
+from neuroport.mapping.partition import partition
+from neuroport.mapping.processors import processors
+from neuroport.snn.operators import conv_geometry
+from tests.chip.networks import cases, dense, network_of, networks, population, source, target
+from tests.mapping.counter import Counter, neurons
+
+SPINNAKER1 = target("spinnaker1")
+
+
+def chip(**machine: Any) -> Target:
+    """SpiNNaker 1 with other limits."""
+    g = SPINNAKER1.geometry
+    changed = g.machine.model_copy(update=machine) if g.machine else None
+    return SPINNAKER1.model_copy(update={"geometry": g.model_copy(update={"machine": changed})})
+
+
+def mlp() -> Any:
+    """784-300-100-10 of both signs."""
+    sizes = [784, 300, 100, 10]
+    pops = [source((784,)), *(population(f"fc{k}", (n,), role="hidden") for k, n in enumerate(sizes[1:], 1))]
+    pops[-1] = population("fc3", (10,))
+    m = [np.where(np.arange(a * b).reshape(a, b) % 3, 1, -1) for b, a in pairwise(sizes)]
+    names = [p.name for p in pops]
+    return network_of(
+        SPINNAKER1.arithmetic,
+        pops,
+        [dense(w, *pair) for w, pair in zip(m, pairwise(names), strict=True)],
+    )
+
+
+def test_slices_of_256_as_a_virtual_board_places_them() -> None:
+    # Mapped by sPyNNaker 1!7.4.1 on a virtual board: fc1 on 2 cores (0 to 255, 256 to 299), fc2 and fc3 on one each.
+    found = partition(mlp(), SPINNAKER1)
+    assert [core.tiles[0].box for core in found.cores] == [((0, 256),), ((256, 300),), ((0, 100),), ((0, 10),)]
+    assert set(found.storages) == {"rows"}
+    # fc1: 256 neurons, 2 receptors, 2 slots (delays 0 and 1): 1024 sums of 2 bytes; 784 inputs have rows of excitatory
+    # and of inhibitory synapses. Every third weight is inhibitory; as 784 = 1 mod 3, of 256 below each other 85 or 86,
+    # and 170 or 171 excitatory: 784 * (171 + 3 + 86 + 3) words of 4 bytes. The table: 8 + 20 + 2 * 4 bytes.
+    assert {name: use.used for name, use in found.cores[0].uses.items()} == {
+        "neurons": 256,
+        "ring buffer entries": 1024,
+        "DTCM bytes": 2048 + 36,
+        "SDRAM bytes": 784 * (171 + 3 + 86 + 3) * 4 + 36,
+        "synapses in a row": 171,
+        "delay": 0,
+    }
+
+
+@cases(40)
+@given(networks([SPINNAKER1.arithmetic]), st.sampled_from([2, 7, 256]))
+def test_random_networks(made: Any, size: int) -> None:
+    network, _ = made
+    machine = chip(neurons_per_core=size).geometry.machine
+    if machine is None:
+        pytest.fail("spinnaker1 is a machine")
+    found = processors(network, chip(neurons_per_core=size), machine)
+    held = {p.name: np.zeros(p.n_neurons, int) for p in network.populations if p.role != "input"}
+    counter, longest = Counter(found), dict.fromkeys(held, 0)
+    for core in found.cores:
+        (tile,) = core.tiles
+        rows = neurons(network, tile)
+        held[tile.population][rows] += 1
+        for j in network.incoming[tile.population]:
+            part = values(counter, j)[rows]
+            longest[tile.population] = max(longest[tile.population], (part > 0).sum(0).max(), (part < 0).sum(0).max())
+        assert len(rows) == core.uses["neurons"].used <= size
+    for core in found.cores:
+        assert core.uses["synapses in a row"].used == longest[core.tiles[0].population]
+    assert all((n == 1).all() for n in held.values())
+
+
+def values(counter: Counter, j: IntProjection) -> np.ndarray:
+    """[n_post, n_pre]: the weights."""
+    ids, is_kernel = counter.ids[j]
+    if not is_kernel:
+        return ids
+    return np.concatenate([[0], j.synapse.mantissa.reshape(-1)])[ids]
+
+
+def test_memory_that_ends() -> None:
+    network = mlp()
+    with pytest.raises(DoesNotFitError, match=r"layer 'fc1': a core with 256 of its neurons takes 824,\d+ SDRAM"):
+        partition(network, chip(sdram_bytes_per_chip=100_000))
+    with pytest.raises(DoesNotFitError, match="takes 2,084 DTCM bytes, spinnaker1 has 2,000; let fewer layers feed it"):
+        partition(network, chip(dtcm_bytes_per_core=2000))
+    with pytest.raises(DoesNotFitError, match="takes 1,024 ring buffer entries, spinnaker1 has 512; shorten the skip"):
+        partition(network, chip(ring_buffer_entries_per_core=512))
+
+
+def test_rows_of_a_kernel_too_large_to_count_are_as_long_as_can_be() -> None:
+    # 64 channels of 256x256 pixels, 9 * 64 inputs each: 2.4 * 10^9 synapses
+    kernel = np.ones((64, 64, 3, 3), np.int32)
+    geometry = conv_geometry((64, 256, 256), kernel.shape, (1, 1), (1, 1), (1, 1), 1)
+    projection = IntProjection("input", "out", IntConv2d(kernel, geometry))
+    network = network_of(
+        SPINNAKER1.arithmetic, [source((64, 256, 256)), population("out", (64, 256, 256))], [projection]
+    )
+    with pytest.raises(DoesNotFitError, match=r"SDRAM bytes, .*; split the layer before it, as every core has a row"):
+        partition(network, SPINNAKER1)
