@@ -125,12 +125,7 @@ class Conversion:
 
     def _tried(self, made: Made, neuron: str) -> Tried:
         """Its accuracy on some calibration samples."""
-        chosen = slice(0, COMPARED_SAMPLES)
-        samples = TestSet(
-            self.calibration.images[chosen],
-            self.calibration.labels[chosen],
-            None if self.calibration.spikes is None else self.calibration.spikes[chosen],
-        )
+        samples = self.calibration.first(COMPARED_SAMPLES)
         ladder = Ladder(samples.labels)
         ladder.climb_core(
             made.recalibrated.normalized, made.recalibrated.quantized.network, samples, self.n_steps, self.seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,22 @@ from neuroport.chip.files import read_inputs, read_network, write_network
 from neuroport.chip.inputs import EncodedInputs, Inputs
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target, load_target
-from neuroport.conversion import Conversion, calibration_set
+from neuroport.conversion import COMPARED_SAMPLES, Conversion, Made, calibration_set
 from neuroport.datasheets import names
-from neuroport.errors import BundleError, ConversionError, UsageError
+from neuroport.errors import BundleError, ConversionError, DoesNotFitError, UsageError
 from neuroport.loading import Source, load_source
 from neuroport.mapping.activity import measure
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.floor import has_floor
 from neuroport.mapping.mapped import Mapped, check_geometry, map_to_cores
 from neuroport.mapping.picture import draw_mesh
+from neuroport.mapping.precision import within
 from neuroport.mapping.report import mapping_report, placement_data
 from neuroport.normalize.recipe import load_recipe
 from neuroport.progress import Progress, Silent
 from neuroport.validation.html.tables import write_mapping_page
+from neuroport.validation.ladder import Ladder
+from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report
 
 DEFAULT_TARGET, DEFAULT_STEPS = "loihi1", 64
@@ -70,7 +73,10 @@ class Fit:
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
-    """An integer network, what it was made of, and inputs to measure its spikes with (None: there are none)."""
+    """An integer network, what it was made of, and inputs to measure its spikes with (None: there are none).
+
+    made, calibration: of a network converted here.
+    """
 
     name: str
     network: IntNetwork
@@ -78,7 +84,8 @@ class _Subject:
     inputs: Inputs | None
     recipe: str | None = None
     n_macs: int | None = None
-    is_new: bool = True
+    made: Made | None = None
+    calibration: TestSet | None = None
 
 
 def map_model(options: MapOptions, progress: Progress | None = None) -> MapRun:
@@ -97,11 +104,15 @@ def map_model(options: MapOptions, progress: Progress | None = None) -> MapRun:
     subject = _stored(options, progress) if is_stored else made.subject(load_target(options.target or DEFAULT_TARGET))
     out = options.out or Path("neuroport-out") / f"{subject.name}-{subject.target.name}-map"
     check_place(out)
+    precision = None
+    if options.max_cores is not None:
+        subject, precision = _within(subject, options.max_cores, made, progress)
     mapped = _mapped(subject, options, progress)
     report = {
         "model": subject.name,
         "recipe": subject.recipe,
         **mapping_report(mapped),
+        "precision": precision,
         "versions": versions(),
     }
     progress.stage(f"writing {out}")
@@ -111,11 +122,49 @@ def map_model(options: MapOptions, progress: Progress | None = None) -> MapRun:
         mesh = draw_mesh(mapped, f"{subject.name} on {subject.target.name}")
         (stage / "mesh.svg").write_text(mesh, encoding="utf-8")
         write_mapping_page(stage, report, mesh)
-        if subject.is_new:
+        if subject.made is not None:
             write_network(stage / "network.h5", subject.network)
         text = yaml.safe_dump(subject.target.model_dump(mode="json", exclude_none=True), sort_keys=False)
         (stage / "target.yaml").write_text(text, encoding="utf-8")
     return MapRun(out, mapped, report)
+
+
+def _within(
+    subject: _Subject, max_cores: int, made: _Maker, progress: Progress
+) -> tuple[_Subject, dict[str, Any] | None]:
+    """The network on max_cores at most: as it is, or with the most weight bits that allow it, and what that costs.
+
+    Raises:
+        DoesNotFitError: no precision is enough, or the network cannot be quantized again.
+    """
+    progress.stage(f"looking for {max_cores:,} cores at most")
+    budget = within(subject.network, subject.target, max_cores)
+    if budget.fits:
+        return subject, None
+    if budget.option is None:
+        raise DoesNotFitError(f"{budget.summary}; allow more cores, or use a smaller network")
+    if subject.made is None:
+        raise DoesNotFitError(f"{budget.summary}; give the trained network, which can be quantized so")
+    coarse = made.subject(budget.option.target)
+    coarse = replace(coarse, target=subject.target)
+    before, after = (_accuracy(s, made.options.seed) for s in (subject, coarse))
+    return coarse, {
+        "summary": budget.summary,
+        "weight_bits": budget.option.weight_bits,
+        "cores_before": len(budget.partition.cores),
+        "accuracy_before": before,
+        "accuracy_after": after,
+    }
+
+
+def _accuracy(subject: _Subject, seed: int) -> float | None:
+    """On some samples of the calibration data, on the core; None of a network that is not made here."""
+    if subject.made is None or subject.calibration is None or subject.inputs is None:
+        return None
+    samples = subject.calibration.first(COMPARED_SAMPLES)
+    ladder, made = Ladder(samples.labels), subject.made.recalibrated
+    ladder.climb_core(made.normalized, made.quantized.network, samples, subject.inputs.n_steps, seed)
+    return ladder.rungs[-1].accuracy
 
 
 def fit(options: MapOptions, progress: Progress | None = None) -> Fit:
@@ -174,9 +223,11 @@ class _Maker:
             )
         conversion = self.conversions[key]
         made = conversion.made(target, recipe)
-        network, few = made.recalibrated.quantized.network, conversion.calibration.samples(slice(0, options.samples))
+        network = made.recalibrated.quantized.network
+        few = conversion.calibration.samples(slice(0, options.samples))
         inputs = EncodedInputs(made.recalibrated.normalized.network, network, few, n_steps)
-        return _Subject(self.ann.name, network, made.target, inputs, made.recipe.name, n_macs(self.ann.graph))
+        macs, shown = n_macs(self.ann.graph), conversion.calibration
+        return _Subject(self.ann.name, network, made.target, inputs, made.recipe.name, macs, made, shown)
 
 
 def _mapped(subject: _Subject, options: MapOptions, progress: Progress) -> Mapped:
@@ -190,7 +241,6 @@ def _mapped(subject: _Subject, options: MapOptions, progress: Progress) -> Mappe
         subject.target,
         activity,
         n_macs=subject.n_macs,
-        max_cores=options.max_cores,
         seed=options.seed,
     )
 
@@ -235,4 +285,4 @@ def _stored(options: MapOptions, progress: Progress) -> _Subject:
     if folder is not None and (folder / "inputs.h5").is_file():
         inputs = read_inputs(folder / "inputs.h5").part(slice(0, options.samples))
     name = folder.resolve().name if folder is not None else path.stem
-    return _Subject(name, network, target, inputs, is_new=False)
+    return _Subject(name, network, target, inputs)

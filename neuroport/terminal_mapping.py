@@ -35,7 +35,11 @@ def show_map(result: MapRun) -> None:
     console.print(_layers_table(report))
     if report["cost"] is not None:
         console.print(_cost_table(report["cost"]))
-    for line in (*mapping_lines(report), f"mapping.json, placement.json and mesh.svg in {result.out}"):
+    for line in (
+        *_precision_lines(report["precision"]),
+        *mapping_lines(report),
+        f"mapping.json, placement.json and mesh.svg in {result.out}",
+    ):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -117,7 +121,7 @@ def _cost_table(cost: Mapping[str, Any]) -> Table:
         each = row[f"energy_per_{row['unit']}_J"]
         table.add_row(
             row["what"],
-            f"{row['count_per_inference']:,.0f}{'' if row['unit'] == 'event' else ' ' + row['unit']}",
+            _count(row["count_per_inference"], row["unit"]),
             "unknown" if each is None else _energy(each),
             _energy(row["energy_J"]),
             row["mark"],
@@ -146,6 +150,13 @@ def mapping_lines(report: Mapping[str, Any]) -> list[str]:
     return [*lines, *_cost_lines(report["cost"])]
 
 
+def _precision_lines(precision: Mapping[str, Any] | None) -> list[str]:
+    if precision is None:
+        return []
+    before, after = (f"{100 * precision[key]:.1f} %" for key in ("accuracy_before", "accuracy_after"))
+    return [f"{precision['summary']}; accuracy on calibration samples, on the core: {after} (before: {before})"]
+
+
 def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
     if cost is None:
         return ["energy: unknown, as no spikes were measured; map a bundle, or a trained network with --data"]
@@ -168,6 +179,13 @@ def _cost_lines(cost: Mapping[str, Any] | None) -> list[str]:
             f"the ANN: {cost['ann_macs']:,} multiply-accumulates per inference; {events:,.0f} synaptic events here"
         )
     return lines
+
+
+def _count(count: float, unit: str) -> str:
+    """`1,234`, `0.064 s`, `2 chips`."""
+    if unit == "event":
+        return f"{count:,.0f}"
+    return f"{count:.3g} s" if unit == "s" else _plural(round(count), unit)
 
 
 def _plural(n: int, noun: str) -> str:

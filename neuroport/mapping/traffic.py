@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from neuroport.chip.network import IntNetwork, IntProjection
 from neuroport.mapping.activity import Activity
 from neuroport.mapping.network import Partition, Tile
-from neuroport.mapping.reach import ImageSynapse, halo_of, image_box, images_of, inputs_of, neurons_of
+from neuroport.mapping.reach import ImageSynapse, halo_of, image_box, images_of, inputs_of
 from neuroport.snn.operators import Shape, as_image
 
 Ints = NDArray[np.int64]
@@ -97,7 +97,8 @@ def _holders(partition: Partition, name: str, shape: Shape) -> _Holders:
     for k, core in enumerate(cores):
         for tile in partition.cores[core].tiles:
             if tile.population == name:
-                of[neurons_of(tile, shape)] = k
+                grid = of.reshape(shape) if len(tile.box) == len(shape) else of
+                grid[tile.slices] = k
     return _Holders(np.array(cores, np.int64), of)
 
 

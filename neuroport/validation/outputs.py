@@ -38,6 +38,10 @@ class TestSet:
         """Number of samples."""
         return len(self.images)
 
+    def first(self, n: int) -> TestSet:
+        """The first n samples."""
+        return TestSet(self.images[:n], self.labels[:n], None if self.spikes is None else self.spikes[:n])
+
     def samples(self, chosen: slice) -> NDArray[np.generic]:
         """What the spiking network is shown: spikes where there are any, else the images."""
         return self.images[chosen] if self.spikes is None else self.spikes[chosen]
