@@ -165,8 +165,8 @@ def build(folder: Path, sim: Any, simulator: str) -> tuple[dict[str, Any], list[
     with h5py.File(folder / "network.h5", "r") as f:
         for s in read_all(f, "sources"):
             raster = read_bits(folder / "stimulus.h5", s["name"])[0]
-            # Brian2 cannot be given them here, and sPyNNaker warns of a source without any.
-            times = [] if simulator == "brian2" else spike_times(raster, int(s["first"]))
+            # Brian2 cannot be given them here; sPyNNaker warns of a source without any, and fails at lists without any.
+            times = [] if simulator == "brian2" or not raster.any() else spike_times(raster, int(s["first"]))
             made[s["name"]] = sim.Population(int(s["n"]), sim.SpikeSourceArray(spike_times=times), label=s["name"])
         made.update({p["name"]: make_population(sim, simulator, p) for p in read_all(f, "populations")})
         projections = []
@@ -182,9 +182,10 @@ def set_spikes(simulator: str, source: Any, raster: np.ndarray, first: int) -> N
     if simulator == "brian2":  # where PyNN 0.13.0 fails to set spike times again
         neurons = np.repeat(np.arange(len(times)), [len(t) for t in times])
         source.brian2_group.set_spikes(neurons, np.concatenate(times) * import_module("brian2").ms)
+    elif simulator == "nest":
+        source.set(spike_times=[import_module("pyNN.parameters").Sequence(t) for t in times])
     else:
-        sequence = list if simulator == "spiNNaker" else import_module("pyNN.parameters").Sequence
-        source.set(spike_times=[sequence(t) for t in times])
+        source.set(spike_times=times if raster.any() else [])
 
 
 def simulate(folder: Path, simulator: str, on_sample: Callable[[int], None] = lambda _: None) -> dict[str, Any]:
