@@ -38,8 +38,9 @@ ALLOWED = (
     | {room: frozenset(GROUND) | frozenset(ROOMS[:i]) for i, room in enumerate(ROOMS)}
     | {
         "loading": frozenset(GROUND) | frozenset(ROOMS),
+        "conversion": frozenset(GROUND) | frozenset(ROOMS),
         "last_rung": frozenset(GROUND) | frozenset(ROOMS),
-        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"last_rung", "loading"},
+        "deployment": frozenset(GROUND) | frozenset(ROOMS) | {"conversion", "last_rung", "loading"},
         "plot": frozenset({"errors"}),
         "curve": frozenset(GROUND) | frozenset(ROOMS) | {"loading", "deployment", "plot"},
         "terminal_sources": frozenset(GROUND) | frozenset(ROOMS),

@@ -180,15 +180,15 @@ class Machine(Sheet):
     its routing table.
     """
 
-    monitor_cores_per_chip: Size
-    missing_cores_per_board: Mapping[str, Size]
-    neurons_per_core: Count
-    ring_buffer_entries_per_core: Count
-    dtcm_bytes_per_core: Count
-    itcm_bytes_per_core: Count
-    sdram_bytes_per_chip: Count
-    router_entries_per_chip: Count
-    clock_Hz: Count  # noqa: N815
+    monitor_cores_per_chip: Size | None = None
+    missing_cores_per_board: Mapping[str, Size] | None = None
+    neurons_per_core: Count | None = None
+    ring_buffer_entries_per_core: Count | None = None
+    dtcm_bytes_per_core: Count | None = None
+    itcm_bytes_per_core: Count | None = None
+    sdram_bytes_per_chip: Count | None = None
+    router_entries_per_chip: Count | None = None
+    clock_Hz: Count | None = None  # noqa: N815
 
 
 class Geometry(Sheet):

@@ -63,7 +63,7 @@ def test_a_start_that_would_leak_away(tmp_path):
 
 
 def test_an_input_current_that_does_not_fit_beside_the_weights(tmp_path):
-    net, inputs = network(driven=True)
+    net, _ = network(driven=True)
     too_much = IntInputs(1, 4, None, {"image": np.full((1, 1, 8, 8), 65536, np.int32)})
     message = refused(tmp_path, net, too_much)
     assert "layer 'image': an input current of 65536 beside weights of up to 0, spinnaker1 adds up 65535" in message
@@ -152,7 +152,7 @@ def test_a_sum_that_the_ring_buffer_cannot_hold():
     """Refused as the integer network is made: no export comes to see it."""
     net, _ = network()
     conv = replace(net.projections[0].synapse, mantissa=np.full((3, 1, 3, 3), 8000, np.int32))
-    with pytest.raises(DoesNotFitError, match="layer 'conv': one step can add weights up to 720.*holds 65535"):
+    with pytest.raises(DoesNotFitError, match=r"layer 'conv': one step can add weights up to 720.*holds 65535"):
         replace(net, projections=(replace(net.projections[0], synapse=conv), *net.projections[1:]))
 
 

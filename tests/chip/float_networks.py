@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def float_networks(draw: Any, target_name: str) -> tuple[SpikingNetwork, Any]:
     neuron = Neuron(
         draw(st.sampled_from(a.resets)),
         v_init=draw(st.sampled_from([0.0, 0.5])) if a.v_init else 0.0,
-        leak=draw(st.sampled_from([1.0, 0.9])),
+        leak=draw(st.sampled_from([1.0, 0.9] if a.fixed_leak is None else [a.fixed_leak])),
     )
     populations = [float_population("input", shape, role="input")]
     projections: list[Projection] = []
@@ -111,8 +112,9 @@ def float_networks(draw: Any, target_name: str) -> tuple[SpikingNetwork, Any]:
         populations.append(float_population(name, op.out_shape, neuron, bias=bias))
     last = populations[-1]
     fires = draw(st.booleans())
+    accumulator = MEMBRANE if a.fixed_leak is None else replace(MEMBRANE, leak=a.fixed_leak)
     populations[-1] = float_population(
-        last.name, last.shape, neuron if fires else MEMBRANE, bias=last.bias, role="readout"
+        last.name, last.shape, neuron if fires else accumulator, bias=last.bias, role="readout"
     )
     encoding = draw(st.sampled_from(["current", "rate"]))
     return SpikingNetwork(tuple(populations), tuple(projections), encoding), images

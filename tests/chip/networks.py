@@ -27,7 +27,8 @@ from neuroport.chip.synapses import (
 from neuroport.chip.target import Arithmetic, Target, WeightRange, load_target
 from neuroport.snn.operators import ConvGeometry, conv_geometry
 
-TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2", "spinnaker1")
+TARGETS = ("cpu", "loihi-sim", "loihi1", "loihi2", "spinnaker1", "spinnaker2")
+NEURONS = (*TARGETS, "spinnaker1/if-curr-delta")  # spinnaker1 by itself has its first neuron, if-trunc-delta
 
 
 def cases(n: int) -> settings:
@@ -37,13 +38,14 @@ def cases(n: int) -> settings:
 
 def arithmetics() -> list[Arithmetic]:
     """Those of all packaged datasheets, of every kind of neuron."""
-    return [a for name in TARGETS for a in (target(name).neurons.values() or [target(name).arithmetic])]
+    return [target(name).arithmetic for name in NEURONS]
 
 
 @cache
 def target(name: str) -> Target:
-    """The packaged datasheet of that name."""
-    return load_target(name)
+    """The packaged datasheet of that name, or `name/neuron` with one of its neurons."""
+    chip, _, neuron = name.partition("/")
+    return load_target(chip).with_neuron(neuron) if neuron else load_target(chip)
 
 
 def variant(name: str, **changes: Any) -> Arithmetic:

@@ -13,7 +13,8 @@ from neuroport.cli import app
 from neuroport.datasheets import read_text
 from neuroport.errors import DatasheetError
 
-CHIPS = ("loihi-sim", "loihi1", "loihi2")
+CHIPS = ("loihi-sim", "loihi1", "loihi2", "spinnaker1", "spinnaker2")
+VENDORS = ("LAVA/", "LAVA-DL/", "SPYN/", "SPINN/")  # Intel's packages, and the University of Manchester's
 ENTRY = '  geometry.delay_max: {status: second-hand, source: "B2L/loihi_synapses.py l.193: 0 to 62"}\n'
 
 
@@ -37,8 +38,8 @@ def test_every_number_has_its_source_and_its_mark(name):
     assert target.unsourced == []
     for key, entry in target.sources.items():
         assert entry.status in ("verified", "second-hand", "unknown"), key
-        if entry.status == "verified" and entry.how == "read":  # the vendor is Intel: Lava and its extensions
-            assert entry.source.startswith(("LAVA/", "LAVA-DL/")), key
+        if entry.status == "verified" and entry.how == "read":
+            assert entry.source.startswith(VENDORS), key
         short = entry.source.split("/")[0]
         assert short in target.references or "/" not in entry.source or " " in short, key
 

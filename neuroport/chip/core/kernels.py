@@ -7,151 +7,14 @@ chooses types that hold every sum of one step (layout.py), intermediate sums may
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from neuroport.chip.core.vectors import BY_8, BY_16, BY_32, BY_64, add_vector, n_bits, update_block
 from neuroport.chip.core.work import MERGED, POINTS, Events, Neurons, Run, Signed, Spikes, Stamps
 from neuroport.compiled import compiled
 
-# Explicit vectors: left to itself the compiler checks for overlapping arrays in every short loop and widens to 64 bits.
-_LANES = 16
 _ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-
-
-def _written_out(function: Any) -> Any:
-    return intrinsic(function)
-
-
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any, lanes: int) -> Any:
-    data = context.make_array(array_type)(context, builder, array).data
-    vector = ir.VectorType(context.get_value_type(array_type.dtype), lanes)
-    return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
-
-
-def _read(context: Any, builder: Any, array_type: Any, array: Any, index: Any, lanes: int, bits: int) -> Any:
-    """Numbers from array[index], widened to `bits`."""
-    width = array_type.dtype.bitwidth
-    value = builder.load(_pointer(context, builder, array_type, array, index, lanes), align=width // 8)
-    return builder.sext(value, ir.VectorType(ir.IntType(bits), lanes)) if width < bits else value
-
-
-def _write(context: Any, builder: Any, array_type: Any, array: Any, index: Any, value: Any) -> None:
-    pointer = _pointer(context, builder, array_type, array, index, value.type.count)
-    builder.store(value, pointer, align=array_type.dtype.bitwidth // 8)
-
-
-# Vectors of 8, 16, 32 and 64 numbers: compiled code is made for a type, so the length of a tuple says which.
-_BY_8, _BY_16, _BY_32, _BY_64 = (0,), (0,) * 2, (0,) * 4, (0,) * 8
-
-
-@_written_out
-def _add_vector(typing: Any, total: Any, i: Any, weight: Any, offset: Any, rows: Any, by: Any) -> Any:
-    """total[i : i + n] += sum of weight[row + offset : row + offset + n] over the rows, n = 8 * len(by)."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        total_type, _, weight_type = signature.args[:3]
-        total, i, weight, offset, rows, _ = args
-        bits, lanes = total_type.dtype.bitwidth, 8 * signature.args[5].count
-        value = _read(context, builder, total_type, total, i, lanes, bits)
-        for row in cgutils.unpack_tuple(builder, rows):
-            index = builder.add(row, offset)
-            value = builder.add(value, _read(context, builder, weight_type, weight, index, lanes, bits))
-        _write(context, builder, total_type, total, i, value)
-        return context.get_dummy_value()
-
-    return types.void(total, types.intp, weight, types.intp, rows, by), codegen
-
-
-@_written_out
-def _update_block(
-    typing: Any,
-    total: Any,
-    i: Any,
-    v: Any,
-    k: Any,
-    bias: Any,
-    j: Any,
-    shift: Any,
-    limit: Any,
-    fires_at: Any,
-    reset: Any,
-    kept: Any,
-) -> Any:
-    """64 neurons: v[k:] += (total[i:] << shift) + bias[j:] in 32 bits, held at +-limit.
-
-    Those that fire, at v >= fires_at, keep (v - reset) & kept. total is set to 0. Returns three words: who fired, who
-    was held at the upper end, who at the lower.
-    """
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        total, i, v, k, bias, j, *scalars = args
-        total_type, _, v_type, _, bias_type = signature.args[:5]
-        vector, word = ir.VectorType(ir.IntType(32), _LANES), ir.IntType(64)
-
-        def spread(x: Any) -> Any:
-            one = builder.insert_element(ir.Constant(vector, ir.Undefined), x, ir.Constant(ir.IntType(32), 0))
-            mask = ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES)
-            return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
-
-        shifts, top, fires_at, reset, kept = (spread(x) for x in scalars)
-        bottom = builder.sub(ir.Constant(vector, [0] * _LANES), top)
-        nothing = ir.Constant(ir.VectorType(ir.IntType(total_type.dtype.bitwidth), _LANES), [0] * _LANES)
-        words = [ir.Constant(word, 0)] * 3
-        for first in range(0, 64, _LANES):
-            here, there, other = (builder.add(x, ir.Constant(x.type, first)) for x in (k, i, j))
-            arriving = _read(context, builder, total_type, total, there, _LANES, 32)
-            _write(context, builder, total_type, total, there, nothing)
-            x = builder.add(builder.shl(arriving, shifts), _read(context, builder, bias_type, bias, other, _LANES, 32))
-            x = builder.add(x, _read(context, builder, v_type, v, here, _LANES, 32))
-            above, below = builder.icmp_signed(">", x, top), builder.icmp_signed("<", x, bottom)
-            x = builder.select(below, bottom, builder.select(above, top, x))
-            fired = builder.icmp_signed(">=", x, fires_at)
-            x = builder.select(fired, builder.and_(builder.sub(x, reset), kept), x)
-            _write(context, builder, v_type, v, here, x)
-            for n, found in enumerate((fired, above, below)):
-                bits = builder.zext(builder.bitcast(found, ir.IntType(_LANES)), word)
-                words[n] = builder.or_(words[n], builder.shl(bits, ir.Constant(word, first)))
-        return context.make_tuple(builder, signature.return_type, words)
-
-    returned = types.UniTuple(types.uint64, 3)
-    return returned(total, types.intp, v, types.intp, bias, types.intp, *[types.int32] * 5), codegen
-
-
-@_written_out
-def word_of(typing: Any, raster: Any, i: Any) -> Any:
-    """The 64 bytes from raster[i] on as bits: set where a byte is not 0."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = _read(context, builder, signature.args[0], args[0], args[1], 64, 8)
-        return builder.bitcast(builder.icmp_unsigned("!=", value, ir.Constant(value.type, [0] * 64)), ir.IntType(64))
-
-    return types.uint64(raster, types.intp), codegen
-
-
-@_written_out
-def lowest_bit(typing: Any, word: Any) -> Any:
-    """Position of the lowest set bit."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.uint64), codegen
-
-
-@_written_out
-def n_bits(typing: Any, word: Any) -> Any:
-    """Number of set bits."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ctpop(args[0])
-
-    return types.int64(types.uint64), codegen
 
 
 @compiled
@@ -166,16 +29,16 @@ def _add_dense(
         f, g, h, j = at[events[e] + key], at[events[e + 1] + key], at[events[e + 2] + key], at[events[e + 3] + key]
         e += 4
         for i in range(0, n, 64):
-            _add_vector(total, lead + i, s.weight, i, (a, b, c, d, f, g, h, j), _BY_64)
+            add_vector(total, lead + i, s.weight, i, (a, b, c, d, f, g, h, j), BY_64)
     while e + 2 <= end:
         a, b = at[events[e] + key], at[events[e + 1] + key]
         for i in range(0, n, 64):
-            _add_vector(total, lead + i, s.weight, i, (a, b), _BY_64)
+            add_vector(total, lead + i, s.weight, i, (a, b), BY_64)
         e += 2
     if e < end:
         a = at[events[e] + key]
         for i in range(0, n, 64):
-            _add_vector(total, lead + i, s.weight, i, (a,), _BY_64)
+            add_vector(total, lead + i, s.weight, i, (a,), BY_64)
 
 
 @compiled
@@ -204,7 +67,7 @@ def _add_vectors(
         k = events[e] + key
         place, kind, a = s.place[k], s.kind[k], s.weight_at[k]
         for r in range(s.first[kind], s.first[kind + _ONE]):
-            _add_vector(total, place + s.at[r], s.weight, 0, (a,), by)
+            add_vector(total, place + s.at[r], s.weight, 0, (a,), by)
             a += n
 
 
@@ -226,20 +89,20 @@ def _add_merged(
             b, c, d = s.weight_at[second], s.weight_at[events[e + _TWO] + key], s.weight_at[fourth]
             o = 0
             for r in runs:
-                _add_vector(total, place + s.at[r], s.weight, o, (a, b, c, d), by)
+                add_vector(total, place + s.at[r], s.weight, o, (a, b, c, d), by)
                 o += 8 * len(by)
             e += _FOUR
         elif e + _ONE < last and s.place[second] == place and s.kind[second] == kind:
             b = s.weight_at[second]
             o = 0
             for r in runs:
-                _add_vector(total, place + s.at[r], s.weight, o, (a, b), by)
+                add_vector(total, place + s.at[r], s.weight, o, (a, b), by)
                 o += 8 * len(by)
             e += _TWO
         else:
             o = 0
             for r in runs:
-                _add_vector(total, place + s.at[r], s.weight, o, (a,), by)
+                add_vector(total, place + s.at[r], s.weight, o, (a,), by)
                 o += 8 * len(by)
             e += _ONE
 
@@ -250,17 +113,17 @@ def _add_step(row: int, spikes: Spikes, s: Stamps, given: Signed, lead: int, tot
     for j in range(spikes.start.shape[0]):
         first, end, key, unit = spikes.start[j, row], spikes.start[j, row + 1], spikes.key[j], spikes.unit[j]
         if unit == MERGED + 64:
-            _add_merged(spikes.events, first, end, key, s, total, _BY_64)
+            _add_merged(spikes.events, first, end, key, s, total, BY_64)
         elif unit == MERGED + 32:
-            _add_merged(spikes.events, first, end, key, s, total, _BY_32)
+            _add_merged(spikes.events, first, end, key, s, total, BY_32)
         elif unit == 64:
-            _add_vectors(spikes.events, first, end, key, s, total, _BY_64)
+            _add_vectors(spikes.events, first, end, key, s, total, BY_64)
         elif unit == 32:
-            _add_vectors(spikes.events, first, end, key, s, total, _BY_32)
+            _add_vectors(spikes.events, first, end, key, s, total, BY_32)
         elif unit == 16:
-            _add_vectors(spikes.events, first, end, key, s, total, _BY_16)
+            _add_vectors(spikes.events, first, end, key, s, total, BY_16)
         elif unit == 8:
-            _add_vectors(spikes.events, first, end, key, s, total, _BY_8)
+            _add_vectors(spikes.events, first, end, key, s, total, BY_8)
         elif unit == 1:
             _add_scalars(spikes.events, first, end, key, s, total)
         elif unit == POINTS:
@@ -282,14 +145,17 @@ def _record(row: int, v: Signed, run: Run) -> None:
 def run_narrow(
     spikes: Spikes, s: Stamps, given: Signed, total: Signed, p: Neurons, bias: NDArray[np.int32], run: Run
 ) -> None:
-    """All steps of some samples where no current leaves its register and 32 bits hold every potential; no leak.
+    """All steps of some samples where no current leaves its register and 32 bits hold every potential.
+
+    No leak, or one in closed form by a power of two.
 
     bias: [samples or 1, n].
     """
     n_words = run.words.shape[1]
     v, flat = np.zeros(64 * n_words, np.int32), bias.reshape(-1)
     shift, limit, fires_at = np.int32(p.shift), np.int32(p.membrane_half - 1), np.int32(p.fires_at)
-    reset, kept = np.int32(p.threshold), np.int32(-1 if p.subtract else 0)
+    reset, kept, floor = np.int32(p.threshold), np.int32(-1 if p.subtract else 0), np.int32(p.floor)
+    held, creep = np.int32(-1 if p.creeps else 0), np.int32(p.creep)
     total[:] = 0
     for row in range(run.words.shape[0]):
         if run.stop[0]:
@@ -304,8 +170,8 @@ def run_narrow(
             b = 64 * n_words * sample if bias.shape[0] > 1 else 0
             for q in range(n_words):
                 i = 64 * q
-                fired, above, below = _update_block(
-                    total, p.lead + i, v, i, flat, b + i, shift, limit, fires_at, reset, kept
+                fired, above, below = update_block(
+                    total, p.lead + i, v, i, flat, b + i, shift, held, creep, limit, floor, fires_at, reset, kept
                 )
                 run.words[row, q] = fired & run.valid[q]
                 if above | below:

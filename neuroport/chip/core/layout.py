@@ -113,24 +113,33 @@ class Layer:
         return wide, wide.astype(np.int32), int(np.abs(wide).max(initial=0))
 
     def is_narrow(self, n_steps: int, largest_bias: int) -> bool:
-        """Whether 32 bits hold every potential, no current leaves its register or stays, and nothing leaks.
+        """Whether 32 bits hold every potential, no current leaves its register or stays, and nothing leaks but 2^-k.
 
         Potentials stay within |v_init| + T * the largest input of a step; where they would end at a register before
-        that, the register's end plus one step counts.
+        that, the register's end plus one step counts. Those that end at a floor and are reset to 0 stay within the
+        threshold and one step; those that move towards what arrives never pass it.
         """
         p, a = self.population, self.arithmetic
-        arriving = self.bound << a.synaptic_shift
-        if p.decay or self.floor is not None or self.inhibitory or arriving > a.current.limit:
+        arriving, threshold = self.bound << a.synaptic_shift, p.threshold_mantissa << a.threshold.shift
+        if self.inhibitory or arriving > a.current.limit or self.total_dtype == np.int64:
             return False
-        if a.leak == "closed-form" or (p.current_decay is not None and p.current_decay < 1 << a.decay_bits):
+        if p.current_decay is not None and p.current_decay < 1 << a.decay_bits:
             return False
-        reach = abs(p.v_init_int) + n_steps * (arriving + largest_bias)
+        step, ends = arriving + largest_bias, max(abs(p.v_init_int), abs(self.floor or 0))
+        if a.leak == "closed-form":
+            reach = max(ends, step)
+            is_power = p.decay > 0 and p.decay & (p.decay - 1) == 0
+            return is_power and reach <= a.membrane.limit and max(reach + step, threshold) < 2**31 - 1
+        if p.decay:
+            return False
+        reach = ends + n_steps * step
+        if self.floor is not None and p.reset == "zero":
+            reach = min(reach, max(ends, threshold) + step)
         if reach >= a.membrane.limit:
             if a.membrane.overflow == "wrap":
                 return False
-            reach = a.membrane.limit + arriving + largest_bias
-        threshold = p.threshold_mantissa << a.threshold.shift
-        return max(reach, threshold) < 2**31 - 1 and self.total_dtype != np.int64
+            reach = max(ends, a.membrane.limit) + step
+        return max(reach, threshold) < 2**31 - 1
 
     def neurons(self, n_steps: int, *, is_narrow: bool) -> Neurons:
         """What the kernels need to know of the neurons."""
@@ -151,10 +160,11 @@ class Layer:
             current_wraps=a.current.overflow == "wrap",
             decay=p.decay,
             creeps=a.leak == "closed-form",
+            creep=a.decay_bits + 1 - p.decay.bit_length() if a.leak == "closed-form" else 0,
             keep=(1 << a.decay_bits) - p.decay,
             current_keep=0 if p.current_decay is None else (1 << a.decay_bits) - p.current_decay,
             decay_bits=a.decay_bits,
-            floor=_NO_FLOOR if self.floor is None else self.floor,
+            floor=(-(2**31) if is_narrow else _NO_FLOOR) if self.floor is None else self.floor,
             inhibitory=self.inhibitory,
             sum_limit=a.accumulator_limit,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroport.chip.core.kernels import lowest_bit, n_bits, word_of
+from neuroport.chip.core.vectors import lowest_bit, n_bits, word_of
 from neuroport.chip.core.work import Events, Words
 from neuroport.compiled import compiled
 from neuroport.snn.gate import MAX_SHIFT, ONE_SPIKE_BITS

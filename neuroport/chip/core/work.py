@@ -53,7 +53,7 @@ class Neurons(NamedTuple):
     subtract: a reset by `threshold`, else to 0. lead: where the sums of its first neuron stand; inhibitory: how far
     behind them those of inhibitory synapses, 0 where both are added up together. Registers hold 2^(bits - 1) = half.
     keep, current_keep: what of 2^decay_bits a step leaves of potential and current; nothing of the current: 0.
-    creeps: the leak is in closed form.
+    creeps: the leak is in closed form, by 2^-creep of the way where it is a power of two.
     """
 
     n_steps: int
@@ -70,6 +70,7 @@ class Neurons(NamedTuple):
     current_wraps: bool
     decay: int
     creeps: bool
+    creep: int
     keep: int
     current_keep: int
     decay_bits: int
