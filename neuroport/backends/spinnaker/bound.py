@@ -7,9 +7,9 @@ where NEST was, the chip's potential v lies at most e above NEST's:
 
 since v = a - floor(kept (a - v)) exceeds a - kept (a - v) by less than 1. s = 2^-19 holds the rounding of NEST's one
 product a step: |v| is below 2^31 units, and exp(-1/tau_m) and the product are right to 2^-51 and 2^-53 of themselves;
-sums of weights are exact. So where NEST fired v must not be below the threshold, and elsewhere v - e must be, each by no
-more than that rounding. This is asked of every neuron in every step with the spikes that NEST itself sent to it: a difference
-cannot hide behind an earlier one.
+sums of weights are exact. So where NEST fired v must not be below the threshold, and elsewhere v - e must be, each by
+no more than that rounding. This is asked of every neuron in every step with the spikes that NEST itself sent to it: a
+difference cannot hide behind an earlier one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _outside(network: IntNetwork, p: IntPopulation, inputs: IntInputs, trace: Tr
 
 
 def _arriving(network: IntNetwork, p: IntPopulation, inputs: IntInputs, trace: Trace) -> NDArray[np.int64]:
-    """[S, T, *shape]: what the spikes of the run bring, and biases. IntNetwork lets no sum reach an accumulator's end."""
+    """[S, T, *shape]: what the run's spikes bring, and biases; IntNetwork lets no sum reach an accumulator's end."""
     total = np.zeros((inputs.n_samples, inputs.n_steps, *p.shape), np.int64)
     for j in network.incoming[p.name]:
         spikes = trace.spikes.get(j.pre, inputs.spikes)

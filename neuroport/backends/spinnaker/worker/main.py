@@ -1,8 +1,8 @@
 """Runs an exported folder in the toolchain's Python: `main.py WORK_DIR TOKEN PARENT SIMULATOR [BOARDS]`.
 
 WORK_DIR/pynn is the folder, with its own run.py. SIMULATOR: one of run.py's, whose result goes to WORK_DIR/result.h5;
-or `map`, and sPyNNaker's mapping, on so many BOARDS if not 0, goes to WORK_DIR/mapping.json. `heartbeat.json` says how far it is, `error.json` what
-failed.
+or `map`, and sPyNNaker's mapping, on so many BOARDS if not 0, goes to WORK_DIR/mapping.json. `heartbeat.json` says how
+far it is, `error.json` what failed.
 """
 
 from __future__ import annotations

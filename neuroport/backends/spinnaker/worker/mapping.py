@@ -25,10 +25,7 @@ def map_network(folder: Path, n_boards: int, on_state: Callable[[str], None]) ->
     """
     sim = run.set_up(folder, "spiNNaker", **({"n_boards_required": n_boards} if n_boards else {}))
     made, projections = run.build(folder, sim, "spiNNaker")
-    with h5py.File(folder / "network.h5", "r") as f:
-        depth = max(int(p["depth"]) for p in run.read_all(f, "populations"))
-    with h5py.File(folder / "stimulus.h5", "r") as f:
-        n_steps = run.START + int(f.attrs["n_steps"]) + depth + 1
+    _, _, n_steps = run.read_lengths(folder)
     on_state("mapping")
     sim.run(n_steps * run.DT)
     populations = [_placed(name, p, n_steps) for name, p in made.items()]
