@@ -116,7 +116,7 @@ def show_deployment(result: Deployment) -> None:
     layers.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", "", "", "", style="bold")
     console.print(layers)
     if neuron is not None:
-        console.print(_neuron_line(neuron), markup=False, highlight=False, soft_wrap=True)
+        console.print(neuron_line(neuron), markup=False, highlight=False, soft_wrap=True)
     if total["compartments"] > total["neurons"]:
         text = f"{total['compartments']:,} compartments: a reset by subtraction takes two on {report['target']}"
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -145,10 +145,10 @@ def show_deployment(result: Deployment) -> None:
     console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _neuron_line(row: dict[str, Any]) -> str:
-    """`neuron a: right most often on calibration samples (a 95.0 %, b does not fit: layer ...)`."""
+def neuron_line(row: dict[str, Any]) -> str:
+    """`neuron a: right most often on calibration samples (a 95.0 %, b: layer ... does not fit)`."""
     shares = [
-        f"{t['neuron']} {100 * t['accuracy']:.1f} %" if t["accuracy"] is not None else f"{t['neuron']} {t['problem']}"
+        f"{t['neuron']} {100 * t['accuracy']:.1f} %" if t["accuracy"] is not None else f"{t['neuron']}: {t['problem']}"
         for t in row["tried"]
     ]
     return f"neuron {row['name']}: {row['reason']}" + (f" ({', '.join(shares)})" if shares else "")

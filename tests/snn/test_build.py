@@ -153,6 +153,11 @@ def test_options_reach_the_neurons() -> None:
         assert (neuron.reset, neuron.v_init, neuron.leak, neuron.fires, neuron.v_th) == ("zero", 0.25, 0.9, True, 1.0)
     membrane: Any = build_network(simplify(graph), BuildOptions(v_init=0.25)).output.neuron
     assert (membrane.fires, membrane.v_init, membrane.leak) == (False, 0.0, 1.0)
+    leaky: Any = build_network(simplify(graph), BuildOptions(leak=0.9, floor=-0.5, leaky_readout=True))
+    assert {(p.neuron.leak, p.neuron.floor, p.neuron.fires) for p in leaky.populations[1:]} == {
+        (0.9, -0.5, True),
+        (0.9, None, False),
+    }
     relu_last = build_network(simplify(draw(lambda w, x: w.relu(w.dense(x, 3, name="fc")))), BuildOptions()).output
     assert relu_last.neuron.fires
     assert relu_last.role == "readout"

@@ -19,6 +19,7 @@ DTYPES = st.sampled_from([torch.float32, torch.float64])
 def stated(v: torch.Tensor, current: torch.Tensor, neuron: Neuron) -> tuple[torch.Tensor, torch.Tensor]:
     """(who fires, potentials after the reset): Rueckauer et al. 2016, eq. 4a and 4b, one operation after the other."""
     v = v * neuron.leak + current
+    v = v if neuron.floor is None else v.clamp_min(neuron.floor)
     fired = v >= neuron.v_th
     return fired, v.masked_fill(fired, 0.0) if neuron.reset == "zero" else v - fired.to(v.dtype) * neuron.v_th
 
@@ -30,6 +31,7 @@ def stated(v: torch.Tensor, current: torch.Tensor, neuron: Neuron) -> tuple[torc
         st.sampled_from(["zero", "subtract"]),
         v_th=st.sampled_from([1.0, 0.5, 0.3, 7.0]),
         leak=st.sampled_from([1.0, 0.5, 0.9, 0.0]),
+        floor=st.sampled_from([None, 0.0, -0.3]),
     ),
     dtype=DTYPES,
     shape=st.sampled_from([(1, 1), (3, 5), (2, 3, 4, 5), (1, 17, 3, 1), (2, 1, 6, 7), (3, 2, 9)]),
