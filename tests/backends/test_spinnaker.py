@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from neuroport.backends.base import Job
-from neuroport.backends.spinnaker.backend import Brian2Backend, NestBackend
-from neuroport.backends.spinnaker.export import EXPORT, write_export
-from neuroport.backends.spinnaker.virtual import SpinnakerVirtual
+from neuroport.backends.spinnaker.backend import Brian2Backend, NestBackend, run_script
+from neuroport.backends.spinnaker.export import EXPORT, exported_in, write_export
+from neuroport.backends.spinnaker.virtual import SpinnakerVirtual, virtual_home
 from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntHead, IntNetwork, IntProjection
 from neuroport.chip.oracle import run_oracle
 from neuroport.chip.synapses import IntDense
 from neuroport.chip.trace import Trace
-from neuroport.errors import DoesNotFitError
+from neuroport.errors import DoesNotFitError, WorkerError
 from neuroport.interpreters import child_environment
 from neuroport.validation.divergence import compare
 from tests.backends.spinnaker_networks import LEAKY, N_SAMPLES, TARGET, network, population
@@ -92,6 +92,16 @@ def test_weights_that_would_be_rounded_are_found(spinnaker, tmp_path):
     weights = net.projections[0].synapse.mantissa, net.by_name["conv"].bias_mantissa
     assert mapped.differences > 0 and any((w % 2).any() for w in weights)
     assert mapped.first_difference.startswith("excitatory connections from 'image' to 'conv': ")
+
+
+def test_the_script_with_spynnaker_as_far_as_it_goes_without_a_board(spinnaker, tmp_path):
+    """It builds, runs and asks for its data; that none came back is said, and is no trace without spikes."""
+    net, inputs = network()
+    job = Job(TARGET, net, inputs.sample(0), tmp_path)
+    exported_in(tmp_path, job.network, job.inputs)
+    home = virtual_home(tmp_path, 5)
+    with pytest.raises(WorkerError, match="0 potentials of 'scores' came back; a virtual board runs nothing"):
+        run_script(spinnaker.python, job, ["spiNNaker"], {"HOME": str(home)})
 
 
 class SmallBoard(SpinnakerVirtual):

@@ -67,11 +67,7 @@ class SpinnakerVirtual:
         """
         python, _ = environment_of(job.target, job.on_message)
         exported_in(job.work_dir, job.network, job.inputs)
-        home = job.work_dir / "home"
-        home.mkdir(exist_ok=True)
-        # sPyNNaker reads its settings in the home directory and nowhere else, and writes them there if there are none.
-        text = _CONFIG.format(version=self.board_version, folder=job.work_dir)
-        (home / ".spynnaker.cfg").write_text(text, encoding="utf-8")
+        home = virtual_home(job.work_dir, self.board_version)
         try:
             try:
                 run_script(python, job, ["map", "0"], {"HOME": str(home)})
@@ -93,6 +89,15 @@ class SpinnakerVirtual:
                 ) from error
             raise
         return _mapped(json.loads((job.work_dir / "mapping.json").read_text(encoding="utf-8")))
+
+
+def virtual_home(work_dir: Path, board_version: int) -> Path:
+    """A home directory with settings for a virtual machine, where sPyNNaker reads them and nowhere else."""
+    home = work_dir / "home"
+    home.mkdir(exist_ok=True)
+    text = _CONFIG.format(version=board_version, folder=work_dir)
+    (home / ".spynnaker.cfg").write_text(text, encoding="utf-8")
+    return home
 
 
 def _mapped(found: dict[str, Any]) -> Mapped:

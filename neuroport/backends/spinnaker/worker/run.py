@@ -218,6 +218,8 @@ def simulate(folder: Path, simulator: str, on_sample: Callable[[int], None] = la
         if p["is_readout"]:  # NEST counts a potential by the step it comes from, the others by the next one
             first += simulator != "nest"
             v = np.asarray(segment.analogsignals[0].magnitude)
+            if len(v) < first + (n_samples - 1) * period + n_steps:
+                raise RuntimeError(f"{len(v)} potentials of '{name}' came back; a virtual board runs nothing")
             potentials[name] = np.stack([v[first + s * period :][:n_steps] for s in range(n_samples)])
     sim.end()
     return {"spikes": spikes, "potentials": potentials}
