@@ -24,6 +24,8 @@ from neuroport.mapping.search import Burden, Cut, Refusal, best_cut, capacity
 from neuroport.mapping.store import Format, format_of, store_of
 from neuroport.mapping.wiring import Population, Senders, Wiring
 
+_NEVER = 1 << 40  # cores: no number of them is enough
+
 
 def partition(
     network: IntNetwork, target: Target, *, max_cores: int | None = None, weight_bits: int | None = None
@@ -145,26 +147,31 @@ class _Cutter:
         """Cores that the populations before need at least, beyond those they would need anyway."""
         before = [self.network.by_name[j.pre] for j in self.network.incoming[p.name]]
 
-        def burden(n_axons: Sequence[int]) -> int:
-            needed = {source.name: 0 for source in before if source.role != "input"}
-            for source, n in zip(before, n_axons, strict=True):
-                if source.name in needed:
-                    needed[source.name] += n
-            return sum(self._needed(self.network.by_name[name], n) for name, n in needed.items())
+        def burden(wirings: Sequence[Wiring], n_axons: Sequence[int]) -> int:
+            shared, single = Counter[str](), Counter[str]()
+            for source, wiring, n in zip(before, wirings, n_axons, strict=True):
+                (single if wiring.storage == "discrete" else shared)[source.name] += n
+            names = dict.fromkeys(source.name for source in before if source.role != "input")
+            return sum(self._needed(self.network.by_name[name], shared[name], single[name]) for name in names)
 
         return burden
 
-    def _needed(self, p: IntPopulation, n_axons: int) -> int:
-        """Cores that a population needs at least to send by so many output axons, beyond those it would need anyway."""
+    def _needed(self, p: IntPopulation, shared: int, single: int) -> int:
+        """Cores that a population needs at least to send by so many output axons, beyond those it would need anyway.
+
+        shared: axons of pixels; single: of neurons. Both are taken as spread evenly.
+        """
         axons = self.limits.of[AXONS_OUT]
         if axons is None:
             return 0
-        pixels, neurons = self._capacity(p)
         n_pixels = image_shape(p)[1] * image_shape(p)[2]
-        per_core = axons * n_pixels // max(n_axons, 1)  # pixels whose axons, if all have as many, one core can send
+        if shared / n_pixels + single / p.n_neurons > axons:
+            return _NEVER
+        pixels, neurons = self._capacity(p)
+        per_core = axons * n_pixels // max(shared, 1)  # pixels whose axons one core can send
         largest = int(neurons[max(int(np.searchsorted(pixels, per_core, "right")) - 1, 0)])
-        most = int(neurons[-1])
-        return max(-(-n_axons // axons), -(-p.n_neurons // largest)) - -(-p.n_neurons // most)
+        anyway = -(-p.n_neurons // int(neurons[-1]))
+        return max(-(-(shared + single) // axons), -(-p.n_neurons // largest)) - anyway
 
     def _capacity(self, p: IntPopulation) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Most neurons of a box of so many pixels on a core; where matrices feed it, by its compartments alone."""

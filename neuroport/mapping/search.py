@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from neuroport.mapping.limits import COMPARTMENTS, Layer, Limits, Load
 from neuroport.mapping.network import Box
+from neuroport.mapping.wiring import Wiring
 from neuroport.snn.operators import Image
 
 _STRETCHES = 64  # numbers of cores tried
 _ORDERS = ((0, 1, 2), (1, 2, 0))
 
-# For the output axons that each wiring needs before it: the cores that the populations there need at least.
-Burden = Callable[[Sequence[int]], int]
+# For wirings and the output axons that each needs before it: the cores that the populations there need at least.
+Burden = Callable[[Sequence[Wiring], Sequence[int]], int]
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _tried(
     """The cut, where it is better than the best and all of its cores hold what they are given."""
     boxes = tuple(box for core in cores for box in core)
     n_axons = [wiring.total_in(boxes) * wiring.slots for wiring in layer.incoming]
-    score = (len(cores) + burden(n_axons), sum(wiring.pairs(boxes) for wiring in layer.incoming))
+    score = (len(cores) + burden(layer.incoming, n_axons), sum(wiring.pairs(boxes) for wiring in layer.incoming))
     if best and score >= best.score:
         return None
     return Cut(cores, score) if all(limits.holds(layer.together(core)) for core in cores) else None

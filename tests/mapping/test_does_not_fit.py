@@ -51,12 +51,24 @@ def test_a_neuron_that_too_many_cores_read() -> None:
         [source((3,)), population("h", (5,), role="hidden"), population("out", (30,))],
         [dense(weights(5, 3), post="h"), dense(weights(30, 5), "h", "out")],
     )
-    # 30 neurons are on 5 cores, and an axon that 5 neurons share takes 2 slots for each
+    # 30 neurons are on 5 cores at least
     message = refused(network, chip(compartments_per_core=6, output_axons_per_core=4))
     assert message == (
-        "layer 'h': neuron [0] alone takes 10 output axons, loihi1 has 4 per core; make the layers behind it smaller, "
+        "layer 'h': neuron [0] alone takes 5 output axons, loihi1 has 4 per core; make the layers behind it smaller, "
         "so that fewer cores read each neuron"
     )
+
+
+def test_axons_that_cannot_be_shared_are_not() -> None:
+    """An axon that 5 neurons share takes two slots on each of 5 cores, and one core holds all 5 neurons or one."""
+    network = network_of(
+        LOIHI1,
+        [source((3,)), population("h", (5,), role="hidden"), population("out", (30,))],
+        [dense(weights(5, 3), post="h"), dense(weights(30, 5), "h", "out")],
+    )
+    found = partition(network, chip(compartments_per_core=6, output_axons_per_core=9))
+    assert {name: len(cores) for name, cores in found.cores_of.items()} == {"input": 0, "h": 5, "out": 5}
+    assert found.storages[1] == "discrete"
 
 
 def test_too_many_configurations() -> None:

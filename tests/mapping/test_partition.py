@@ -14,6 +14,8 @@ from neuroport.mapping.network import Partition
 from neuroport.mapping.partition import partition
 from neuroport.mapping.search import stretch
 from tests.chip.networks import cases, networks, target, variant
+from tests.chip.test_recalibrate import gated
+from tests.chip.test_recalibrate import made as made_network
 from tests.mapping.chips import chip
 from tests.mapping.counter import Counter, neurons
 
@@ -87,3 +89,19 @@ def test_stretches_are_the_neurons_between(shape: Any, order: Any, data: Any) ->
     np.testing.assert_array_equal(np.flatnonzero(marked.transpose(order).reshape(-1)), np.arange(start, end))
     assert marked.max() == 1
     assert len(boxes) <= 5
+
+
+def test_neurons_of_an_expanded_max_pool_are_on_cores() -> None:
+    """A 2x2 pool of 6 channels of 6x6: rectifiers for 6 * 6 * 3 pairs along the rows, for 6 * 3 * 3 along the columns.
+
+    That is three for each of 6 * 3 * 3 outputs.
+    """
+    network = made_network("current", gated, target("loihi2"))[1].network
+    found = partition(network, chip(compartments_per_core=16))
+    neurons_on = {p.name: 0 for p in network.populations}
+    for core in found.cores:
+        for tile in core.tiles:
+            neurons_on[tile.population] += tile.n_neurons
+    assert list(neurons_on.values()) == [6 * 6 * 6, 6 * 6 * 3, 6 * 3 * 3, 6 * 3 * 3, 4]
+    assert sum(core.uses["compartments"].used for core in found.cores) == network.n_compartments
+    check(found)
