@@ -21,7 +21,7 @@ from neuroport.mapping.traffic import Traffic
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-_MOVES_PER_CORE = 2000
+_MOVES_PER_CORE = 4000
 _MOST_WORK, _PER_MOVE = 1.5e9, 60  # neighbours looked at, and what a move costs besides: about ten seconds
 _COOLING = 1e-3  # the last temperature, of the first
 _TRIALS = 256  # moves that the first temperature is taken from
