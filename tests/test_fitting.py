@@ -254,3 +254,19 @@ def test_refusals_of_stored_networks(digits, tmp_path):
 def test_python_says_the_same_as_the_flags():
     with pytest.raises(nrp.NeuroportError, match="--samples must be at least 1"):
         nrp.map_model(nrp.MapOptions(samples=0))
+
+
+def test_a_chip_of_processors_keeps_real_time(tmp_path):
+    """SpiNNaker: power of chips and cores over the steps' milliseconds, packets by router."""
+    result = run("map", "--target", "spinnaker1", *FAST, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    cost = json.loads((tmp_path / "out" / "mapping.json").read_text())["cost"]
+    rows = {row["what"]: row for row in cost["lines"]}
+    assert cost["step_duration_s"] == 1e-3
+    assert rows["power of chips"]["energy_J"] == pytest.approx(0.35 * 16e-3)
+    assert rows["spike messages"]["mark"] == "verified (read)"
+    assert rows["synaptic events"]["energy_J"] is None
+    assert rows["synaptic events"]["mark"] == "in power of cores"
+    assert cost["energy_leaves_out"] == []
+    assert "time per step: 1 ms, per inference: 16 ms" in result.output
+    ET.parse(tmp_path / "out" / "mesh.svg")

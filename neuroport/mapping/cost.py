@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from neuroport.mapping.place import Placement
 from neuroport.mapping.traffic import Traffic
 
 _UNLISTED = "not in the datasheet"
+_WITHIN = "in power of cores"  # what a processor computes costs what it draws
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Cost:
     @property
     def missing(self) -> tuple[str, ...]:
         """What happens and has no known energy: the sum leaves it out."""
-        return tuple(line.what for line in self.lines if line.energy_J is None)
+        return tuple(line.what for line in self.lines if line.energy_J is None and line.mark != _WITHIN)
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -135,10 +136,15 @@ def cost_of(
     links = float(traffic.messages @ placement.floor.crossings(*ends))
     duration = target.energy.step_duration_s
     seconds = 0.0 if duration is None else duration * activity.n_steps
-    lines = [
+    computed = [
         _line(target, "neuron updates", updates, "energy_per_neuron_update_J"),
         _line(target, "idle neuron updates", idle, "energy_per_idle_neuron_update_J"),
         _line(target, "synaptic events", events, "energy_per_synaptic_event_J"),
+    ]
+    if seconds and target.energy.power_per_core_W is not None:
+        computed = [replace(line, mark=_WITHIN) if line.coefficient is None else line for line in computed]
+    lines = [
+        *computed,
         _line(target, "spike messages", float(traffic.messages.sum()), "energy_per_spike_message_J"),
         _line(target, "hops east and west", hops[0], "energy_per_hop_east_west_J"),
         _line(target, "hops north and south", hops[1], "energy_per_hop_north_south_J"),

@@ -21,8 +21,8 @@ from neuroport.mapping.traffic import Traffic
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-_MOVES_PER_CORE = 2000
-_MOST_WORK = 3e8  # moves times neighbours looked at: some seconds
+_MOVES_PER_CORE = 4000
+_MOST_WORK, _PER_MOVE = 1.5e9, 60  # neighbours looked at, and what a move costs besides: about ten seconds
 _COOLING = 1e-3  # the last temperature, of the first
 _TRIALS = 256  # moves that the first temperature is taken from
 
@@ -81,7 +81,7 @@ def _anneal(traffic: Traffic, floor: Floor, start: Ints, seed: int) -> Ints:
     if not both.nnz or len(floor.places) < 2:
         return start
     degree = both.nnz / n
-    n_moves = int(min(_MOVES_PER_CORE * n, _MOST_WORK / (2 * degree)))
+    n_moves = int(min(_MOVES_PER_CORE * n, _MOST_WORK / (2 * degree + _PER_MOVE)))
     places = floor.places - floor.places.min(0)
     router_at = np.full(places.max(0) + 1, -1, np.int64)
     router_at[places[:, 0], places[:, 1]] = np.arange(len(places))

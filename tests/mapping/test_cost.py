@@ -120,6 +120,7 @@ def test_power_needs_the_duration_of_a_step():
     assert rows["power of chips"].energy_J == pytest.approx(0.5 * 0.02)
     assert rows["power of cores"].energy_J == pytest.approx(2 * 0.01 * 0.02)
     assert found.step_duration_s == 2e-3
+    assert found.missing == (), "what the cores compute is in their power"
     without = cost_by_hand(two_layers(), sheet(power_per_chip_W=0.5), input=[0], a=[0, 0, 0], b=[0, 0])
     assert without.energy_J is None
     assert "power of chips" in without.missing
