@@ -11,15 +11,15 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from neuroport import curve as module
+from neuroport.verbs import curve as module
 from neuroport.bundle import verify
 from neuroport.cli import app
-from neuroport.curve import CurveOptions, curve
 from neuroport.datasheets import data_dir
-from neuroport.deployment import deploy
 from neuroport.errors import UsageError
-from neuroport.options import DeployOptions
-from neuroport.plot import draw_curves
+from neuroport.verbs.curve import CurveOptions, curve
+from neuroport.verbs.deployment import deploy
+from neuroport.verbs.options import DeployOptions
+from neuroport.verbs.plot import draw_curves
 
 DIGITS = data_dir("digits") / "digits.npz"
 PNG = b"\x89PNG\r\n\x1a\n"

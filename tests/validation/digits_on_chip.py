@@ -12,12 +12,12 @@ from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.quantize import quantize
 from neuroport.chip.synapses import IntConv2d
 from neuroport.chip.target import load_target
-from neuroport.loading import Source, load_source, take_samples
 from neuroport.normalize.channels import with_gain, with_spike_size
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.validation.outputs import Scores, TestSet
+from neuroport.verbs.loading import Source, load_source, take_samples
 
 N_STEPS = 32
 

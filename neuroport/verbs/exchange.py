@@ -28,13 +28,13 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.synapses import n_synapses
 from neuroport.chip.target import load_target
 from neuroport.errors import BundleError, UsageError
-from neuroport.exchange_samples import Samples, read_samples
 from neuroport.progress import Progress
 from neuroport.snn.operators import Shape
 from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare, joined
 from neuroport.validation.html.tables import write_verified_page
 from neuroport.validation.report import SCHEMA, versions, write_report
+from neuroport.verbs.exchange_samples import Samples, read_samples
 
 _BACKENDS = ("netx", "lava", "cpu")
 _MEMORY_MB = 2048  # for the spikes of the core
