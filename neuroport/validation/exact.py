@@ -30,14 +30,19 @@ Values = NDArray[np.float64]
 
 
 def all_driven(network: IntNetwork) -> IntNetwork:
-    """The same network with every bias handed to it with the inputs, so that samples can have currents of their own."""
+    """The same network with every bias handed to it with the inputs, so that samples can have currents of their own.
+
+    They are membrane integers, also where the chip would bring them as weights.
+    """
+    a = network.arithmetic
+    bias = a.bias.model_copy(update={"through": "membrane", "exponent_min": 0})
     populations = tuple(
         p
         if p.role == "input" or p.gate
         else replace(p, driven=True, bias_exponent=0, bias_mantissa=np.zeros_like(p.bias_mantissa))
         for p in network.populations
     )
-    return replace(network, populations=populations)
+    return replace(network, populations=populations, arithmetic=a.model_copy(update={"bias": bias}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +102,11 @@ class Bench:
         changed: dict[str, NDArray[np.int32]] = {}
         for j in behind:
             arriving = apply(operator_of(j, p.n_neurons), torch.from_numpy(values)).numpy()
-            current = np.rint(arriving * (1 << self.network.arithmetic.synaptic_shift))
+            a = self.network.arithmetic
+            current = np.rint(arriving * (1 << a.synaptic_shift))
             before = changed.get(j.post, self.currents[j.post])
-            changed[j.post] = (before + current.reshape(before.shape)).astype(np.int32)
+            total = before + current.reshape(before.shape)  # above what spikes can bring, where rates are above 1
+            changed[j.post] = total.clip(-a.current.limit, a.current.limit).astype(np.int32)
         return self._run(changed, {p.name: silent})
 
     def _run(self, currents: dict[str, NDArray[np.int32]], forced: dict[str, NDArray[np.uint8]]) -> CoreRun:

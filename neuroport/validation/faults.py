@@ -13,7 +13,6 @@ import numpy as np
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.rounding import Weights
 from neuroport.chip.synapses import IntWindow
-from neuroport.chip.target import Arithmetic
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import Neuron, Population, Projection
 from neuroport.snn.operators import Conv2d, ConvTranspose2d, Dense, Sparse
@@ -30,10 +29,10 @@ def find_faults(normalized: Normalized, network: IntNetwork) -> dict[str, list[s
         own = floats.by_name[p.name]
         if p.role == "input" or p.gate or not isinstance(own.neuron, Neuron):
             continue
-        phrases = [*_neuron_faults(p, own, own.neuron, network.arithmetic)]
+        phrases = [*_neuron_faults(p, own, own.neuron, network)]
         synaptic = [j for j in floats.incoming[p.name] if j.pre in network.by_name]
         for j, k in zip(synaptic, network.incoming[p.name], strict=False):
-            phrases += _weight_faults(j, k, p, network.arithmetic)
+            phrases += _weight_faults(j, k, p, network)
         if len(synaptic) != len(network.incoming[p.name]):
             phrases.append(f"{len(network.incoming[p.name])} projections arrive, {len(synaptic)} should")
         if phrases:
@@ -41,10 +40,10 @@ def find_faults(normalized: Normalized, network: IntNetwork) -> dict[str, list[s
     return found
 
 
-def _neuron_faults(p: IntPopulation, own: Population, neuron: Neuron, a: Arithmetic) -> Iterator[str]:
-    step = 1 << p.bias_exponent
+def _neuron_faults(p: IntPopulation, own: Population, neuron: Neuron, network: IntNetwork) -> Iterator[str]:
+    a, step = network.arithmetic, 1 << p.bias_exponent
     if not p.driven:
-        error = np.abs((p.bias_mantissa.astype(np.int64) << p.bias_exponent) - own.bias * p.unit) / step
+        error = np.abs((p.bias_mantissa.astype(np.int64) << p.bias_exponent) - own.bias * network.input_unit(p)) / step
         if error.max(initial=0.0) > 0.5 + _NEAR:
             yield f"{int((error > 0.5 + _NEAR).sum())} biases are up to {error.max():.3g} steps of rounding off"
     if not neuron.fires:
@@ -62,11 +61,12 @@ def _neuron_faults(p: IntPopulation, own: Population, neuron: Neuron, a: Arithme
         yield f"it starts at {p.v_init_int / p.unit:.3g} v_th, the float neuron at {neuron.v_init:.3g}"
 
 
-def _weight_faults(j: Projection, k: IntProjection, p: IntPopulation, a: Arithmetic) -> Iterator[str]:
+def _weight_faults(j: Projection, k: IntProjection, p: IntPopulation, network: IntNetwork) -> Iterator[str]:
     op = materialize(j.operator, j.post)
     if isinstance(k.synapse, IntWindow) or not isinstance(op, Dense | Conv2d | ConvTranspose2d | Sparse):
         return
-    exact = (op.matrix.data if isinstance(op, Sparse) else op.weight) * (p.unit >> a.synaptic_shift)
+    a = network.arithmetic
+    exact = (op.matrix.data if isinstance(op, Sparse) else op.weight) * (network.input_unit(p) >> a.synaptic_shift)
     m = k.synapse.mantissa
     if exact.shape != m.shape:
         yield f"weights from '{k.pre}' have shape {list(m.shape)}, the float ones {list(exact.shape)}"
