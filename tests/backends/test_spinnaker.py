@@ -157,3 +157,13 @@ def test_workers_share_the_samples(spinnaker, tmp_path):
     found = run(NestBackend, TARGET, net, many, tmp_path, n_workers=2)
     assert compare(net, many, run_oracle(net, many), found).mismatches == 0
     assert (tmp_path / "part1" / EXPORT / "run.py").is_file()
+
+
+def test_a_neuron_of_an_edited_export_that_fires_by_itself(spinnaker, tmp_path):
+    """Such spikes belong to no step of a sample; they are not counted in another one's."""
+    net, inputs = network()
+    write_export(tmp_path / EXPORT, net, inputs)
+    with h5py.File(tmp_path / EXPORT / "network.h5", "r+") as f:
+        f["populations/1"].attrs["v_init"] = 1e4
+    with pytest.raises(WorkerError, match="neuron 0 of 'dense' fired when nothing arrives; see its v_init"):
+        NestBackend().run(Job(TARGET, net, inputs, tmp_path, n_workers=1))

@@ -214,6 +214,8 @@ def simulate(folder: Path, simulator: str, on_sample: Callable[[int], None] = la
         spikes[name] = np.zeros((n_samples, n_steps, int(p["n"])), np.uint8)
         for n, train in enumerate(segment.spiketrains):
             sample, step = np.divmod(np.rint(np.asarray(train.magnitude) / DT).astype(int) - first, period)
+            if ((sample < 0) | (sample >= n_samples) | (step >= n_steps)).any():
+                raise RuntimeError(f"neuron {n} of '{name}' fired when nothing arrives; see its v_init, v_thresh")
             spikes[name][sample, step, n] = 1
         if p["is_readout"]:  # NEST counts a potential by the step it comes from, the others by the next one
             first += simulator != "nest"
