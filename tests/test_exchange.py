@@ -295,6 +295,8 @@ def test_more_samples_than_memory_holds_run_in_parts(tmp_path: Path, monkeypatch
         reports.append(json.loads(done.stdout))
         monkeypatch.undo()
     assert sizes == [7, 7, 7, 3]
+    origins = [report["backend"].pop("divergence")["origins"] for report in reports]
+    assert [[origin["first"]["sample"] for origin in of_one] for of_one in origins] == [[9], [9]]
     assert reports[0] == reports[1]
     assert reports[0]["backend"]["mismatches"] == 1
 

@@ -248,8 +248,10 @@ def _run_part(
         write_trace(folder / "core.h5", core.trace.spikes, core.trace.potentials)
         write_trace(folder / "backend.h5", trace.spikes, trace.potentials)
     comparison = compare(job.network, inputs, core.trace, trace)
-    row = backend_row(backend.name, comparison, replace(job, inputs=inputs), core.trace, trace)
-    return replace(core, rasters={}, potentials={}), comparison, row["divergence"]
+    divergence = backend_row(backend.name, comparison, replace(job, inputs=inputs), core.trace, trace)["divergence"]
+    for origin in divergence["origins"] if divergence else ():
+        origin["first"]["sample"] += samples.start
+    return replace(core, rasters={}, potentials={}), comparison, divergence
 
 
 def _samples_that_fit(network: IntNetwork, inputs: IntInputs, bits: int = 1) -> int:
