@@ -149,6 +149,17 @@ def test_the_export_runs_and_verifies_without_neuroport(spinnaker, tmp_path):
     assert done.returncode == 1
     assert "nest differs from the core: sample 1, step 7, neuron 0 of population 'dense'" in done.stdout
     assert script().returncode == 0  # nobody asked for a comparison
+    with h5py.File(folder / "network.h5", "r+") as f:
+        edited = next(c for c in f["projections"].values() if c.attrs["pre"] == "image")
+        edited["weight"][...] *= 2
+    done = script("--verify")
+    assert done.returncode == 1
+    assert "of population 'conv': " in done.stdout  # what inherits the difference in the same step is not blamed
+    done = script("--verify", "--out", tmp_path / "missing" / "r.h5")
+    assert (done.returncode, "there is no directory" in done.stderr) == (2, True)
+    (folder / "expected.h5").unlink()
+    done = script("--verify")
+    assert (done.returncode, "which is not there; leave it out" in done.stderr) == (2, True)
 
 
 def test_workers_share_the_samples(spinnaker, tmp_path):
