@@ -7,17 +7,21 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from neuroport.chip.files import read_network
+from neuroport.cli import app
 from neuroport.validation.html.images import data_uri, picture, some_neurons
 from neuroport.validation.html.page import render
 from neuroport.validation.html.plots import Bar, Line, bars, lines
@@ -163,6 +167,18 @@ def test_the_command_gives_the_options_back() -> None:
     found = command_of(options)
     assert found == "neuroport deploy 'my net.pt2' --mean 0.5,0.25 --seed 3 --steps 8 --eval 0 --no-blame"
     assert command_of(DeployOptions()) == "neuroport deploy"
+
+
+def test_the_command_has_only_flags_that_exist() -> None:
+    options = DeployOptions(
+        **{f.name: (3, 4) if f.name == "sample_numbers" else 7 for f in fields(DeployOptions) if f.name != "out"}
+    )
+    words = shlex.split(command_of(options))
+    parser = typer.main.get_command(app).commands["deploy"]  # type: ignore[attr-defined]
+    flags = {flag for option in parser.params for flag in (*option.opts, *option.secondary_opts)}
+    found = [word for word in words if word.startswith("--")]
+    assert len(found) == len(fields(DeployOptions)) - 2  # all but the model and out
+    assert set(found) <= flags
 
 
 def test_pictures_are_png_that_others_read() -> None:
