@@ -111,8 +111,8 @@ def verify(place: Path) -> None:
         if found.get(name) != expected.get(name):
             state = "is missing" if name not in found else "was added" if name not in expected else "was changed"
             raise BundleError(
-                f"bundle '{place}': file '{name}' {state} since it was written; copy the bundle again from where it was "
-                f"made, or deploy again"
+                f"bundle '{place}': file '{name}' {state} since it was written; copy the bundle again from where "
+                f"it was made, or deploy again"
             )
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from neuroport.units import si
 from neuroport.verbs.fitting import Fit, MapRun
 
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
 _WIDTH = 150  # where the output is no terminal
 
 
@@ -193,10 +193,5 @@ def _plural(n: int, noun: str) -> str:
 
 
 def _energy(joules: float | None) -> str:
-    """`12.3 uJ`; `unknown`."""
-    if joules is None:
-        return "unknown"
-    if not joules:
-        return "0 J"
-    size, prefix = next(((size, p) for size, p in _PREFIXES if joules >= size), _PREFIXES[-1])
-    return f"{joules / size:.3g} {prefix}J"
+    """`12.3 µJ`; `unknown`."""
+    return "unknown" if joules is None else si(joules, "J")

@@ -134,6 +134,38 @@ def test_what_it_says_first(report: dict[str, Any]) -> None:
     assert says[0].headline == "Every spike is equal"
     assert f"{report['backend']['compared_spikes']:,} spikes of 3 samples" in says[0].text
     assert "150 test samples" in says[1].text
+    assert sum("change" in say.headline for say in says) == 1
+
+
+def test_what_to_change(report: dict[str, Any]) -> None:
+    """One advice: the backend, the layer, the rung, more samples, or nothing."""
+
+    def advice(lost: float, *, rung: str = "float_snn", n_samples: int = 10_000) -> tuple[str, str, str]:
+        is_below = False
+        for row in report["rungs"]:
+            is_below |= row["name"] == rung
+            row |= {"accuracy": 0.9 - lost * is_below, "samples": n_samples}
+        (found,) = (say for say in statements(report) if "change" in say.headline.lower())
+        return found.sign, found.headline, found.text
+
+    del report["insight"]["blame"]
+    assert advice(0.0)[:2] == ("ok", "Nothing to change")
+    assert advice(0.03, n_samples=100)[2] == (
+        "First measure on more test samples (--eval): 100 cannot tell this loss from chance."
+    )
+    sign, _, text = advice(0.03)
+    assert sign == "warn" and text.startswith("Most is lost with spikes instead of activations")
+    assert "more steps (--steps)" in text
+    assert "a higher percentile" in advice(0.03, rung="normalized")[2]
+    assert "more weight bits" in advice(0.03, rung="integer_core")[2]
+    regained = {"accuracy": 0.02, "error": 0.1}
+    row = {"name": "conv1", "is_certain": True, "regained": regained, "standard_error": 0.001}
+    report["insight"]["blame"] = {"samples": 100, "verdict": "'conv1' costs 2.0 points", "layers": [row]}
+    assert advice(0.03)[2] == "'conv1' costs 2.0 points."
+    row["is_certain"] = False
+    assert advice(0.03)[2].startswith("No single layer, as far as 100 samples tell. Most is lost with spikes")
+    report["backend"] = {"name": "lava", "samples": 3, "error": "it hung"}
+    assert advice(0.03)[2] == "First what lava does, see above."
 
 
 def test_it_says_what_went_wrong(report: dict[str, Any]) -> None:
