@@ -53,6 +53,7 @@ def test_a_map_is_printed_and_written(digits):
     assert {p.name for p in out.iterdir()} == {
         "manifest.json",
         "mapping.json",
+        "report.html",
         "placement.json",
         "mesh.svg",
         "network.h5",
