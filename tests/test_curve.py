@@ -49,7 +49,16 @@ def test_files_and_table(tmp_path):
     result = run("--recipe", "max-norm", "--recipe", "robust", "--steps", 12, "--eval", 40, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     verify(tmp_path / "out")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"curve.csv", "curve.json", "curve.png", "manifest.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "curve.csv",
+        "curve.json",
+        "curve.png",
+        "manifest.json",
+        "report.html",
+    }
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "robust is the fastest" in page
+    assert "within a point of the ANN&#39;s accuracy from step " in page
     assert (tmp_path / "out" / "curve.png").read_bytes().startswith(PNG)
     rows, report = read(tmp_path / "out")
     assert rows[0] == ["step", "max-norm", "robust"]
@@ -145,7 +154,12 @@ def test_without_matplotlib_the_numbers_are_there_and_the_way_to_the_plot_is_sai
     result = run("--recipe", "robust", "--steps", 2, "--eval", 5, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "note: curve.png was not drawn: plots need matplotlib: pip install 'neuroport[plot]'" in result.output
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"curve.csv", "curve.json", "manifest.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "curve.csv",
+        "curve.json",
+        "manifest.json",
+        "report.html",
+    }
     verify(tmp_path / "out")
 
 
