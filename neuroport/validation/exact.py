@@ -26,18 +26,24 @@ from neuroport.snn.layerwise import Layerwise
 from neuroport.snn.network import Gate, Population
 from neuroport.snn.operators import apply
 
+_MOST = 2**31 - 1  # what an input current holds: beyond it a neuron fires, or is silent, in every step anyway
+
 Values = NDArray[np.float64]
 
 
 def all_driven(network: IntNetwork) -> IntNetwork:
-    """The same network with every bias handed to it with the inputs, so that samples can have currents of their own."""
+    """The same network with every bias handed to it with the inputs, so that samples can have currents of their own.
+
+    They may be any integers: where a chip brings biases as weights, its steps and limits are not asked for.
+    """
     populations = tuple(
         p
         if p.role == "input" or p.gate
         else replace(p, driven=True, bias_exponent=0, bias_mantissa=np.zeros_like(p.bias_mantissa))
         for p in network.populations
     )
-    return replace(network, populations=populations)
+    free = network.arithmetic.bias.model_copy(update={"through": "membrane", "exponent_min": 0})
+    return replace(network, populations=populations, arithmetic=network.arithmetic.model_copy(update={"bias": free}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +105,7 @@ class Bench:
             arriving = apply(operator_of(j, p.n_neurons), torch.from_numpy(values)).numpy()
             current = np.rint(arriving * (1 << self.network.arithmetic.synaptic_shift))
             before = changed.get(j.post, self.currents[j.post])
-            changed[j.post] = (before + current.reshape(before.shape)).astype(np.int32)
+            changed[j.post] = (before + current.reshape(before.shape)).clip(-_MOST, _MOST).astype(np.int32)
         return self._run(changed, {p.name: silent})
 
     def _run(self, currents: dict[str, NDArray[np.int32]], forced: dict[str, NDArray[np.uint8]]) -> CoreRun:

@@ -107,6 +107,17 @@ def test_other_codes_and_neurons(recipe: str) -> None:
     assert all(abs(layer.causes["rounding"].error) < 0.1 for layer in found.layers if layer.causes)
 
 
+@pytest.mark.parametrize("neuron", ["if-trunc-delta", "if-curr-delta"])
+def test_a_chip_whose_biases_are_weights(neuron: str) -> None:
+    """SpiNNaker's input currents come in the steps of its weights; what is exchanged does not."""
+    made = digits(60, "spinnaker1", "hard-reset-unclamped", neuron=neuron)
+    found = blame_of(made)
+    inputs = EncodedInputs(made.normalized.network, made.network, made.tests.images, N_STEPS)
+    core = run_core(made.network, inputs).readout.argmax(1)
+    assert found.accuracy == (core == made.tests.labels).mean()
+    assert all(abs(layer.causes["rounding"].error) < 0.1 for layer in found.layers if layer.causes)
+
+
 def test_chance_is_not_blamed() -> None:
     """The largest of twenty layers is two standard errors off by chance every third time."""
     layer = LayerBlame("a", Regained(0.02, 0.0), 0.009)
