@@ -70,6 +70,18 @@ def test_one_weight_bit_is_named() -> None:
     assert f"[7, 11]: {flipped[7, 11]}, should be " in phrase
 
 
+def test_a_weight_at_the_end_of_its_format_is_named() -> None:
+    """Only a float weight that lies beyond the end is held there."""
+    made = digits()
+    before = made.network.incoming["fc1"][0].synapse.mantissa
+    changed = before.copy()
+    small = tuple(int(i[0]) for i in np.nonzero(np.abs(before) < 9))
+    changed[small] = made.network.arithmetic.weights.mixed.maximum
+    wrong = with_projection(made.network, "fc1", lambda j: replace(j, synapse=replace(j.synapse, mantissa=changed)))
+    (phrase,) = find_faults(made.normalized, wrong)["fc1"]
+    assert f"{list(small)}: {changed[small]}, should be " in phrase
+
+
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
