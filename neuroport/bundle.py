@@ -101,14 +101,19 @@ def verify(place: Path) -> None:
         manifest = json.loads((place / _MANIFEST).read_text(encoding="utf-8"))
         expected = dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"'{place}' is not a bundle of neuroport ({_MANIFEST}: {error})") from error
+        raise BundleError(
+            f"'{place}' is not a bundle of neuroport ({_MANIFEST}: {error}); give a folder that deploy wrote"
+        ) from error
     if manifest.get("format") != _FORMAT:
         raise BundleError(f"bundle '{place}' has format {manifest.get('format')}; this neuroport reads {_FORMAT}")
     found = _checksums(place)
     for name in sorted(expected.keys() | found.keys()):
         if found.get(name) != expected.get(name):
             state = "is missing" if name not in found else "was added" if name not in expected else "was changed"
-            raise BundleError(f"bundle '{place}': file '{name}' {state} since it was written; deploy again")
+            raise BundleError(
+                f"bundle '{place}': file '{name}' {state} since it was written; copy the bundle again from where "
+                f"it was made, or deploy again"
+            )
 
 
 def _seal(stage: Path) -> None:

@@ -56,6 +56,9 @@ def test_files_and_table(tmp_path):
         "manifest.json",
         "report.html",
     }
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "robust is the fastest" in page
+    assert "within a point of the ANN&#39;s accuracy from step " in page
     assert (tmp_path / "out" / "curve.png").read_bytes().startswith(PNG)
     rows, report = read(tmp_path / "out")
     assert rows[0] == ["step", "max-norm", "robust"]

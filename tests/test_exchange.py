@@ -110,6 +110,8 @@ def test_load_runs_and_compares(lava: object, tmp_path: Path, backend: str) -> N
     verify(tmp_path / "b")
     report = json.loads((tmp_path / "b" / "report.json").read_text())
     assert report["layers"][0]["spikes"] > 10
+    page = (tmp_path / "b" / "report.html").read_text(encoding="utf-8")
+    assert "Every spike is equal" in page and f"{report['backend']['compared_spikes']:,} spikes of 4 samples" in page
     names = {p.name for p in (tmp_path / "b").iterdir()}
     assert names >= {"network.h5", "network.net", "inputs.h5", "core.h5", "backend.h5", "report.json"}
     assert read_network(tmp_path / "b" / "network.h5").n_neurons == 11

@@ -53,14 +53,16 @@ def test_a_map_is_printed_and_written(digits):
     assert {p.name for p in out.iterdir()} == {
         "manifest.json",
         "mapping.json",
-        "placement.json",
         "report.html",
+        "placement.json",
         "mesh.svg",
         "network.h5",
         "target.yaml",
     }
     report = json.loads((out / "mapping.json").read_text())
     assert (report["schema"], report["model"], report["target"]) == ("neuroport-mapping/1", "digits", "loihi1")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "1 chip" in page and "Energy of one inference" in page and "<svg" in page
     fractions = [row["fraction"] for row in report["uses"]]
     assert fractions == sorted(fractions, reverse=True)
     assert 0 < fractions[0] <= 1

@@ -24,6 +24,7 @@ ROOMS = ("ann", "snn", "normalize", "chip", "mapping", "backends", "validation")
 GROUND = {
     "errors": frozenset[str](),
     "progress": frozenset[str](),
+    "units": frozenset[str](),
     "version": frozenset[str](),
     "events": frozenset({"errors"}),
     "data": frozenset({"errors", "events"}),

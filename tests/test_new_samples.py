@@ -69,10 +69,21 @@ def test_the_command(elsewhere: Path) -> None:
     assert "of 30 samples right on the core (standard error" in shown.stdout
 
 
-def test_options_of_new_samples_need_them(elsewhere: Path) -> None:
-    result = validate(elsewhere, "--eval", 30)
+@pytest.mark.parametrize("option", ["--scale", "--eval", "--samples", "--seed"])
+def test_options_of_new_samples_need_them(elsewhere: Path, option: str) -> None:
+    result = validate(elsewhere, option, 30)
     assert result.exit_code == 2
-    assert "--scale and --eval are of new samples; give them with --data" in result.output
+    assert "--scale, --eval, --samples and --seed are of new samples; give them with --data" in result.output
+
+
+def test_a_scale_leaves_the_bundles_mean_and_std(tmp_path: Path) -> None:
+    out = tmp_path / "shifted"
+    deploy(DeployOptions(target="cpu", samples=1, steps=8, mean=(0.5,), std=(0.25,), eval_samples=50, out=out))
+    usual = evaluate_bundle(out, Source(data=DIGITS), n_samples=50)
+    told = evaluate_bundle(out, Source(data=DIGITS, scale=1.0), n_samples=50)  # as its floats have anyway
+    other = evaluate_bundle(out, Source(data=DIGITS, scale=1.0, mean=(0.0,), std=(1.0,)), n_samples=50)
+    assert told.rung == usual.rung
+    assert told.rung.margins != other.rung.margins
 
 
 def test_an_edited_bundle_is_told(elsewhere: Path) -> None:

@@ -352,6 +352,20 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
         show_recipe(name)
 
 
+@app.command()
+def schema() -> None:
+    """Say what each key of report.json means."""
+    with _reporting():
+        from neuroport.validation.report import SCHEMA
+        from neuroport.validation.schema import KEYS
+
+        lines = [
+            f"{SCHEMA}: [] is each item of a list, * each name of a table",
+            *(f"{k}: {v}" for k, v in KEYS.items()),
+        ]
+        sys.stdout.write("\n".join(lines) + "\n")
+
+
 add_commands(app, _reporting)
 add_map_commands(app, _reporting, _numbers)
 add_diff(app, _reporting)

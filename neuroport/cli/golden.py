@@ -106,7 +106,7 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
         ] = None,
         scale: Annotated[float | None, typer.Option(help="Factor on the images; the bundle's if left out.")] = None,
         evaluate: Annotated[int, typer.Option("--eval", help="New samples for accuracy; 0 for all.", min=0)] = 0,
-        samples: Annotated[int, typer.Option(help="New samples to each backend.", min=1)] = 20,
+        samples: Annotated[int | None, typer.Option(help="New samples to each backend; 20 if left out.", min=1)] = None,
         seed: Annotated[int, typer.Option(help="Chooses among new samples.", min=0)] = 0,
         backend: _Backends = None,
         workers: _Workers = None,
@@ -125,8 +125,10 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
             from neuroport.verbs.recheck import Validated
             from neuroport.verbs.recheck import validate as run
 
-            if data is None and (scale is not None or evaluate):
-                raise UsageError("--scale and --eval are of new samples; give them with --data, or leave both out")
+            if data is None and (scale is not None or evaluate or samples or seed):
+                raise UsageError(
+                    "--scale, --eval, --samples and --seed are of new samples; give them with --data, or leave them out"
+                )
             result: Validated | Evaluated
             with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
                 if data is None:
@@ -138,7 +140,7 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
                         progress,
                         n_samples=evaluate or None,
                         backends=backend or (),
-                        n_backend=samples,
+                        n_backend=samples or 20,
                         workers=workers,
                     )
             if not (as_json or quiet):

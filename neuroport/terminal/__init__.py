@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -25,6 +24,7 @@ from rich.text import Text
 from neuroport.chip.target import Target, load_target
 from neuroport.datasheets import names, read_text
 from neuroport.normalize.recipe import Recipe, load_recipe
+from neuroport.terminal.console import PipedConsole, open_console
 from neuroport.terminal.mapping import mapping_lines
 from neuroport.terminal.sources import show_sources
 from neuroport.toolchains import status
@@ -33,14 +33,6 @@ from neuroport.verbs.curve import Curve
 from neuroport.verbs.deployment import Deployment
 
 _QUIET_S = 10.0  # between two lines of progress
-
-
-class _Console(Console):
-    """Rich's own answer to a closed pipe is exit code 1, which means something else here."""
-
-    def on_broken_pipe(self) -> None:
-        """Leave it to the command line."""
-        raise BrokenPipeError
 
 
 class _Speed(ProgressColumn):
@@ -55,7 +47,7 @@ class TerminalProgress:
     """Stages and sample counts on standard error: a live line on a terminal, plain lines anywhere else."""
 
     def __init__(self) -> None:
-        self.console = _Console(stderr=True)
+        self.console = PipedConsole(stderr=True)
         self.live = self.console.is_terminal
         columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), _Speed())
         times = (TimeElapsedColumn(), TimeRemainingColumn())
@@ -82,7 +74,7 @@ class TerminalProgress:
             self.bar.remove_task(self.task)
             self.task = self.bar.add_task(text, total=None)
         else:
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.say(text)
         self.began = self.said = time.monotonic()
 
     def samples(self, n_done: int, n_total: int) -> None:
@@ -95,12 +87,12 @@ class TerminalProgress:
             self.said = now
             speed = n_done / (now - self.began)
             text = f"  {n_done:,} of {n_total:,} samples, {speed:.3g} a second, {(n_total - n_done) / speed:.0f} s left"
-            self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self.console.say(text)
 
 
 def show_deployment(result: Deployment) -> None:
     """The ladder, the layers, the exact comparison and the verdict."""
-    console, report = _Console(), result.report
+    console, report = open_console(), result.report
     ladder = Table(
         "rung", title=escape(f"{report['model']} on {report['target']} ({report['recipe']}, {report['steps']} steps)")
     )
@@ -120,30 +112,28 @@ def show_deployment(result: Deployment) -> None:
     console.print(layers)
     show_blame(console, report["insight"])
     if neuron is not None:
-        console.print(neuron_line(neuron), markup=False, highlight=False, soft_wrap=True)
+        console.say(neuron_line(neuron))
     if total["compartments"] > total["neurons"]:
         text = f"{total['compartments']:,} compartments: a reset by subtraction takes two on {report['target']}"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.say(text)
     for line in mapping_lines(report["mapping"]):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
     if len(report["outputs"]) > 1:
         console.print(_outputs_table(report["outputs"]))
     for warning in report["warnings"]:
-        console.print(f"note: {warning}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"note: {warning}")
     c, mapped = result.comparison, result.mapped
     if mapped is not None:
-        console.print(f"mapping: {mapped.summary}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"mapping: {mapped.summary}")
     if c is not None:
-        console.print(
+        console.say(
             f"exact comparison with {report['backend']['name']}: {c.samples} samples, {c.populations} populations, "
-            f"{c.compared_spikes:,} spikes, {c.mismatches:,} mismatches",
-            highlight=False,
-            soft_wrap=True,
+            f"{c.compared_spikes:,} spikes, {c.mismatches:,} mismatches"
         )
     if result.bounded is not None:
-        console.print(rounding_line(result.bounded), highlight=False, soft_wrap=True)
+        console.say(rounding_line(result.bounded))
     verdict = _verdict(result)
-    console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
+    console.say(f"{verdict}; bundle, report.html and report.json in {result.out}")
 
 
 def neuron_line(row: dict[str, Any]) -> str:
@@ -174,11 +164,11 @@ def _outputs_table(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
-def show_blame(console: Console, insight: Mapping[str, Any]) -> None:
+def show_blame(console: PipedConsole, insight: Mapping[str, Any]) -> None:
     """What each layer costs, where that was measured, and numbers that rounding does not explain."""
     for name, phrases in insight["faults"].items():
         text = f"layer '{name}' is not what was rounded: {'; '.join(phrases)}"
-        console.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+        console.say(text)
     if (found := insight.get("blame")) is None:
         return
     table = Table(Column("computed exactly", overflow="fold"), title=f"what layers cost, {found['samples']} samples")
@@ -189,7 +179,7 @@ def show_blame(console: Console, insight: Mapping[str, Any]) -> None:
         points = f"{100 * row['regained']['accuracy']:+.1f} ± {100 * row['standard_error']:.1f}"
         table.add_row(escape(row["name"]), points, *causes, f"{row['regained']['error']:+.3f}")
     console.print(table)
-    console.print(found["verdict"], markup=False, highlight=False, soft_wrap=True)
+    console.say(found["verdict"])
 
 
 def _layer_cells(row: dict[str, Any], *, fires: bool) -> tuple[str, ...]:
@@ -207,7 +197,7 @@ def _layer_cells(row: dict[str, Any], *, fires: bool) -> tuple[str, ...]:
 
 def show_curve(result: Curve) -> None:
     """Accuracy at the last step, and the latencies, of every recipe."""
-    console, report = _Console(), result.report
+    console, report = open_console(), result.report
     ann = report["ann_accuracy"]
     title = f"{report['model']} on {report['samples']:,} samples of {report['data']}: ANN {100 * ann:.2f} %"
     table = Table(Column("recipe", overflow="fold", min_width=12), "readout", title=escape(title))
@@ -219,8 +209,8 @@ def show_curve(result: Curve) -> None:
         table.add_row(escape(row["name"]), row["readout"], f"{100 * last:.2f} %", f"{100 * (last - ann):+.2f}", *steps)
     console.print(table)
     for note in result.notes:
-        console.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"curves and numbers in {result.out}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"note: {note}")
+    console.say(f"curves and numbers in {result.out}; report.html shows them")
 
 
 def show_recipes() -> None:
@@ -229,14 +219,14 @@ def show_recipes() -> None:
     for name in names("calibration"):
         recipe = load_recipe(name)
         table.add_row(name, _scale_words(recipe), _neuron_words(recipe), recipe.summary)
-    _Console().print(table)
+    open_console().print(table)
 
 
 def show_recipe(name: str) -> None:
     """The recipe as it stands in its file, sources included, once it has been checked."""
     load_recipe(name)
     text = read_text("calibration", name).rstrip()
-    _Console().print(text, markup=False, highlight=False, soft_wrap=True)
+    open_console().say(text)
 
 
 def _scale_words(recipe: Recipe) -> str:
@@ -265,18 +255,18 @@ def show_targets() -> None:
     for name in names("targets"):
         target = load_target(name)
         table.add_row(name, target.summary, ", ".join(target.backends), _toolchain_state(target))
-    _Console().print(table)
+    open_console().print(table)
 
 
 def show_target(name: str) -> None:
     """A datasheet with the source of each number as tables, or as its file has it, and its toolchain."""
     target = load_target(name)
-    console = _Console()
+    console = open_console()
     if target.sources:
         show_sources(target)
     else:
-        console.print(read_text("targets", name).rstrip(), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"\ntoolchain: {_toolchain_state(target)}", markup=False, highlight=False, soft_wrap=True)
+        console.say(read_text("targets", name).rstrip())
+    console.say(f"\ntoolchain: {_toolchain_state(target)}")
 
 
 def _toolchain_state(target: Target) -> str:

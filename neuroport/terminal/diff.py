@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from neuroport.terminal.console import open_console
 from neuroport.validation.network_diff import Side
 from neuroport.verbs.bundle_diff import BundleDiff
 
@@ -21,25 +21,14 @@ _TITLES = {
 }
 
 
-class _Console(Console):
-    """Rich's own answer to a closed pipe is exit code 1, which means something else here."""
-
-    def on_broken_pipe(self) -> None:
-        """Leave it to the command line."""
-        raise BrokenPipeError
-
-
 def show_diff(diff: BundleDiff) -> None:
     """The changes, the worst of each kind first, or that there are none."""
-    console = _Console()
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console = open_console()
 
     if diff.is_equal:
-        say(f"{diff.a} and {diff.b} are equal: settings, network, weights, spikes, accuracy")
+        console.say(f"{diff.a} and {diff.b} are equal: settings, network, weights, spikes, accuracy")
         return
-    say(f"A: {diff.a}\nB: {diff.b}")
+    console.say(f"A: {diff.a}\nB: {diff.b}")
     for kind, title in _TITLES.items():
         changes = [c for c in diff.changes if c.kind == kind]
         if not changes:
@@ -53,8 +42,8 @@ def show_diff(diff: BundleDiff) -> None:
             table.add_row(escape(c.where), escape(c.what), _side(c.a), _side(c.b), escape(c.note))
         console.print(table)
         if len(changes) > len(shown):
-            say(f"and {len(changes) - len(shown)} more; --json has all of them")
-    say(f"{len(diff.changes)} difference{'s' if len(diff.changes) > 1 else ''}")
+            console.say(f"and {len(changes) - len(shown)} more; --json has all of them")
+    console.say(f"{len(diff.changes)} difference{'s' if len(diff.changes) > 1 else ''}")
 
 
 def _side(value: Side) -> str:

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from neuroport.terminal.console import open_console
 from neuroport.verbs.exchange import Verified
-
-
-class _Console(Console):
-    """Rich's own answer to a closed pipe is exit code 1, which means something else here."""
-
-    def on_broken_pipe(self) -> None:
-        """Leave it to the command line."""
-        raise BrokenPipeError
 
 
 def show_verified(result: Verified) -> None:
     """The layers, the notes, and the exact comparison with the verdict."""
-    console, report = _Console(), result.report
+    console, report = open_console(), result.report
     has_run = result.comparison is not None
     table = Table(Column("layer", overflow="fold"), "shape", title=escape(report["model"]))
     headings = ("neurons", "synapses", "threshold", "decays u, v")
@@ -33,30 +25,27 @@ def show_verified(result: Verified) -> None:
     table.add_row("all", "", f"{total['neurons']:,}", f"{total['synapses']:,}", style="bold")
     console.print(table)
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     shape = "x".join(map(str, report["input"]["shape"]))
     transform = report["input"]["transform"]
     kind = "spikes" if transform is None else f"currents ({transform[0]} x + {transform[1]})"
-    say(f"input: {shape} {kind}; answer: {total['readout']} of the last layer")
+    console.say(f"input: {shape} {kind}; answer: {total['readout']} of the last layer")
     for note in report["notes"]:
-        say(f"note: {note}")
+        console.say(f"note: {note}")
     for row in report["layers"]:
         lost = row.get("overflows", 0) + row.get("floored", 0)
         if lost:
-            say(f"note: layer '{row['name']}': a current or potential was at its register's end {lost:,} times")
+            console.say(f"note: layer '{row['name']}': a current or potential was at its register's end {lost:,} times")
     if result.accuracy is not None:
-        say(f"accuracy of the core: {100 * result.accuracy:.2f} % of {report['samples']} samples")
+        console.say(f"accuracy of the core: {100 * result.accuracy:.2f} % of {report['samples']} samples")
     c = result.comparison
     if c is not None:
-        say(
+        console.say(
             f"exact comparison with {report['backend']['name']}: {c.samples} samples, {c.populations} populations, "
             f"{c.compared_spikes:,} spikes, {c.mismatches:,} mismatches"
         )
-        say("every spike equal" if result.is_equal else "DIFFERENT")
+        console.say("every spike equal" if result.is_equal else "DIFFERENT")
     if result.out is not None:
-        say(f"bundle in {result.out}")
+        console.say(f"bundle and report.html in {result.out}")
 
 
 def _cells(row: dict[str, Any], *, has_run: bool) -> tuple[str, ...]:

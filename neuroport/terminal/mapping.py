@@ -5,32 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from neuroport.terminal.console import open_console
+from neuroport.units import si
 from neuroport.verbs.fitting import Fit, MapRun
-
-_PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
-_WIDTH = 150  # where the output is no terminal
-
-
-class _Console(Console):
-    """Rich's own answer to a closed pipe is exit code 1, which means something else here."""
-
-    def on_broken_pipe(self) -> None:
-        """Leave it to the command line."""
-        raise BrokenPipeError
-
-
-def _console() -> _Console:
-    console = _Console()
-    return console if console.is_terminal else _Console(width=_WIDTH)
 
 
 def show_map(result: MapRun) -> None:
     """Use against limit, the layers with what binds them, the placements, the cost, and where the files are."""
-    console, report = _console(), result.report
+    console, report = open_console(), result.report
     console.print(_uses_table(report))
     console.print(_layers_table(report))
     if report["cost"] is not None:
@@ -38,14 +23,14 @@ def show_map(result: MapRun) -> None:
     for line in (
         *_precision_lines(report["precision"]),
         *mapping_lines(report),
-        f"mapping.json, placement.json and mesh.svg in {result.out}",
+        f"report.html, mapping.json, placement.json and mesh.svg in {result.out}",
     ):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
 
 
 def show_fit(result: Fit) -> None:
     """One row for each target, then why it does not fit."""
-    console, report = _console(), result.report
+    console, report = open_console(), result.report
     table = Table("target", "fits", title=escape(f"{report['model']} on every target"))
     for heading in ("cores", "chips"):
         table.add_column(heading, justify="right")
@@ -58,11 +43,11 @@ def show_fit(result: Fit) -> None:
     for row in report["rows"]:
         if row["why_not"]:
             text = f"{row['target']}: {row['why_not']}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.say(text)
         elif row["mapping"]["limits_unknown"]:
             unknown = ", ".join(row["mapping"]["limits_unknown"])
             text = f"{row['target']}: not known, so not checked: {unknown}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.say(text)
 
 
 def _fit_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -193,10 +178,5 @@ def _plural(n: int, noun: str) -> str:
 
 
 def _energy(joules: float | None) -> str:
-    """`12.3 uJ`; `unknown`."""
-    if joules is None:
-        return "unknown"
-    if not joules:
-        return "0 J"
-    size, prefix = next(((size, p) for size, p in _PREFIXES if joules >= size), _PREFIXES[-1])
-    return f"{joules / size:.3g} {prefix}J"
+    """`12.3 µJ`; `unknown`."""
+    return "unknown" if joules is None else si(joules, "J")

@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from neuroport.chip.sources import SECTIONS, entry_of
 from neuroport.chip.target import Target
+from neuroport.terminal.console import open_console
 
-_WIDTH = 150  # where the output is no terminal
 _NONE = "-"
 
 
 def show_sources(target: Target) -> None:
     """Name and backends, a table for each section, and what the short names of sources stand for."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDTH)
+    console = open_console()
     head = [f"{target.name}: {target.summary}", f"backends: {', '.join(target.backends)}"]
     for line in (*head, f"default recipe: {target.default_recipe}"):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.say(line)
     for section in (*SECTIONS, *(["neurons"] if target.neurons else [])):
         table = Table(
             Column(section, overflow="fold"),
@@ -35,7 +32,7 @@ def show_sources(target: Target) -> None:
             table.add_row(*(escape(cell) for cell in (key.removeprefix(f"{section}."), value, mark, source)))
         console.print(table)
     for short, full in target.references.items():
-        console.print(f"{short}: {full}", markup=False, highlight=False, soft_wrap=True)
+        console.say(f"{short}: {full}")
 
 
 def _rows(target: Target, section: str) -> Iterator[tuple[str, str, str, str]]:

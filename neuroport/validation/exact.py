@@ -26,19 +26,24 @@ from neuroport.snn.layerwise import Layerwise
 from neuroport.snn.network import Gate, Population
 from neuroport.snn.operators import apply
 
+_MOST = 2**31 - 1  # what an input current holds: beyond it a neuron fires, or is silent, in every step anyway
+
 Values = NDArray[np.float64]
 
 
 def all_driven(network: IntNetwork) -> IntNetwork:
-    """The same network with every bias handed to it with the inputs, so that samples can have currents of their own."""
-    finest = network.arithmetic.bias.exponent_min
+    """The same network with every bias handed to it with the inputs, so that samples can have currents of their own.
+
+    They may be any integers: where a chip brings biases as weights, its steps and limits are not asked for.
+    """
     populations = tuple(
         p
         if p.role == "input" or p.gate
-        else replace(p, driven=True, bias_exponent=finest, bias_mantissa=np.zeros_like(p.bias_mantissa))
+        else replace(p, driven=True, bias_exponent=0, bias_mantissa=np.zeros_like(p.bias_mantissa))
         for p in network.populations
     )
-    return replace(network, populations=populations)
+    free = network.arithmetic.bias.model_copy(update={"through": "membrane", "exponent_min": 0})
+    return replace(network, populations=populations, arithmetic=network.arithmetic.model_copy(update={"bias": free}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +60,15 @@ class Bench:
     inputs: IntInputs
     samples: NDArray[np.generic]
 
-    @property
-    def _finest(self) -> int:
-        """The smallest exponent of a bias on the chip."""
-        return self.network.arithmetic.bias.exponent_min
-
     @cached_property
     def currents(self) -> dict[str, NDArray[np.int32]]:
-        """What each neuron receives besides spikes in every step, [N, *shape], mantissas of the finest exponent."""
+        """What each neuron receives besides spikes in every step, in membrane integers, [N, *shape]."""
         found = {}
         for p in self.driven.populations:
             if p.driven:
                 own = self.network.by_name[p.name]
                 mantissa = self.inputs.currents[p.name] if own.driven else own.bias_mantissa[None]
-                shift = max(0, own.bias_exponent - self._finest)  # what has no bias may have a smaller one
-                found[p.name] = np.broadcast_to(mantissa << shift, (self.inputs.n_samples, *p.shape))
+                found[p.name] = np.broadcast_to(mantissa << own.bias_exponent, (self.inputs.n_samples, *p.shape))
         return found
 
     @cached_property
@@ -104,11 +103,9 @@ class Bench:
         changed: dict[str, NDArray[np.int32]] = {}
         for j in behind:
             arriving = apply(operator_of(j, p.n_neurons), torch.from_numpy(values)).numpy()
-            current = np.rint(np.ldexp(arriving, self.network.arithmetic.synaptic_shift - self._finest))
+            current = np.rint(arriving * (1 << self.network.arithmetic.synaptic_shift))
             before = changed.get(j.post, self.currents[j.post])
-            total = before + current.reshape(before.shape)  # above what spikes can bring, where rates are above 1
-            end = self.network.arithmetic.current.limit >> self._finest
-            changed[j.post] = total.clip(-end, end).astype(np.int32)
+            changed[j.post] = (before + current.reshape(before.shape)).clip(-_MOST, _MOST).astype(np.int32)
         return self._run(changed, {p.name: silent})
 
     def _run(self, currents: dict[str, NDArray[np.int32]], forced: dict[str, NDArray[np.uint8]]) -> CoreRun:

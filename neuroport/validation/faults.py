@@ -1,6 +1,6 @@
 """Numbers of the integer network that rounding of the float network does not explain: damage, or a bug.
 
-A weight is the float one within half a step of its format, or at the format's end; a bias and an initial potential
+A weight is the float one, held within its format, within half a step; a bias and an initial potential
 are within half a step, a threshold within one; resets and clamps are the same.
 """
 
@@ -78,13 +78,13 @@ def _weight_faults(j: Projection, k: IntProjection, network: IntNetwork) -> Iter
         return
     low, high = int(m.min(initial=0)), int(m.max(initial=0))
     sheet = a.weights.excitatory if low >= 0 else a.weights.inhibitory if high <= 0 else a.weights.mixed
-    error = np.abs(np.ldexp(exact, -k.exponent) - m) / sheet.step
-    is_clipped = (m <= sheet.minimum) | (m >= sheet.maximum)
+    due = np.ldexp(exact, -k.exponent).clip(sheet.minimum, sheet.maximum)
+    error = np.abs(due - m) / sheet.step
     near = 1.0 if Weights(op, np.ones(1), a).run > 1 else 0.5  # those of a pool are rounded in turn
-    wrong = (error > near + _NEAR) & ~is_clipped
+    wrong = error > near + _NEAR
     if wrong.any():
         at = tuple(int(i) for i in np.unravel_index(int(np.where(wrong, error, 0).argmax()), error.shape))
         yield (
             f"{int(wrong.sum())} of {m.size} weights from '{k.pre}' are not the float ones rounded; the worst is "
-            f"{list(at)}: {int(m[at])}, should be {np.ldexp(exact[at], -k.exponent):.2f}"
+            f"{list(at)}: {int(m[at])}, should be {due[at]:.2f}"
         )

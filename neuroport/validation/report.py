@@ -1,4 +1,4 @@
-"""report.json: every number of a deployment, under a versioned schema."""
+"""report.json: every number of a deployment, under a versioned schema (schema.py says what each key means)."""
 
 from __future__ import annotations
 

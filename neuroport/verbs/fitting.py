@@ -137,7 +137,7 @@ def _within(
     Raises:
         DoesNotFitError: no precision is enough, or the network cannot be quantized again.
     """
-    progress.stage(f"looking for {max_cores:,} cores at most")
+    progress.stage(f"looking for at most {max_cores:,} core{'s' * (max_cores > 1)}")
     budget = within(subject.network, subject.target, max_cores)
     if budget.fits:
         return subject, None

@@ -131,8 +131,9 @@ def _shapes(report: dict[str, Any]) -> _Shapes:
 
 
 def _scaled_alike(source: Source, report: dict[str, Any]) -> Source:
-    """The source with the scaling of the deployment where it says nothing of its own."""
-    if source.scale is not None or source.mean or source.std:
-        return source
+    """The source; scale, mean and std that it does not say are those of the deployment."""
     before = report["inputs"]
-    return replace(source, scale=before["scale"], mean=tuple(before["mean"]), std=tuple(before["std"]))
+    scale = before["scale"] if source.scale is None else source.scale
+    return replace(
+        source, scale=scale, mean=source.mean or tuple(before["mean"]), std=source.std or tuple(before["std"])
+    )

@@ -11,6 +11,8 @@ import torch
 from neuroport.snn.network import Reset
 from neuroport.verbs.loading import Source
 
+_FLAGS = {"eval_samples": "eval", "dt_s": "dt"}  # those not named as their option is
+
 
 @dataclass(frozen=True)
 class DeployOptions(Source):
@@ -57,10 +59,10 @@ def command_of(options: DeployOptions) -> str:
         value = getattr(options, f.name)
         if f.name in ("model", "out") or value == f.default:
             continue
-        flag = "--" + {"eval_samples": "eval"}.get(f.name, f.name)
+        flag = _FLAGS.get(f.name, f.name.replace("_", "-"))
         if isinstance(value, bool):
-            parts.append(flag if value else f"--no-{f.name}")
+            parts.append(f"--{flag}" if value else f"--no-{flag}")
             continue
         text = ",".join(map(str, value)) if isinstance(value, tuple) else "0" if value is None else str(value)
-        parts.append(f"{flag} {shlex.quote(text)}")
+        parts.append(f"--{flag} {shlex.quote(text)}")
     return " ".join(parts)

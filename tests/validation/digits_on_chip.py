@@ -34,18 +34,19 @@ class Made:
 
 
 @cache
-def digits(n: int = 300, target: str = "loihi-sim", recipe: str = "robust", clip: str = "") -> Made:
+def digits(
+    n: int = 300, target: str = "loihi-sim", recipe: str = "robust", clip: str = "", neuron: str | None = None
+) -> Made:
     """n test images of the embedded digits; `clip`: a layer whose scale is a twentieth of what it should be."""
+    sheet = load_target(target) if neuron is None else load_target(target).with_neuron(neuron)
     source = Source()
     ann, data = load_source(source, N_STEPS)
     images = take_samples(ann, data, "train", 300, seed=0, n_steps=N_STEPS).images
     tests = take_samples(ann, data, "test", n, seed=0, n_steps=N_STEPS)
-    name, _, neuron = target.partition("/")
-    chip = load_target(name).with_neuron(neuron) if neuron else load_target(name)
-    normalized = convert(ann.graph, images, suited(load_recipe(recipe), chip), N_STEPS)
+    normalized = convert(ann.graph, images, suited(load_recipe(recipe), sheet), N_STEPS)
     if clip:
         normalized = with_scale(normalized, clip, 0.05)
-    made = quantize(normalized.network, chip, N_STEPS, images=images, input_range=normalized.input_range)
+    made = quantize(normalized.network, sheet, N_STEPS, images=images, input_range=normalized.input_range)
     reference = ann.run_outputs(tests.images)[0].astype(np.float64).reshape(len(tests), -1)
     return Made(normalized, made.network, tests, reference)
 

@@ -71,6 +71,18 @@ def test_one_weight_bit_is_named() -> None:
     assert f"[7, 11]: {flipped[7, 11]}, should be " in phrase
 
 
+def test_a_weight_at_the_end_of_its_format_is_named() -> None:
+    """Only a float weight that lies beyond the end is held there."""
+    made = digits()
+    before = made.network.incoming["fc1"][0].synapse.mantissa
+    changed = before.copy()
+    small = tuple(int(i[0]) for i in np.nonzero(np.abs(before) < 9))
+    changed[small] = made.network.arithmetic.weights.mixed.maximum
+    wrong = with_projection(made.network, "fc1", lambda j: replace(j, synapse=replace(j.synapse, mantissa=changed)))
+    (phrase,) = find_faults(made.normalized, wrong)["fc1"]
+    assert f"{list(small)}: {changed[small]}, should be " in phrase
+
+
 @pytest.mark.parametrize(
     ("changes", "phrase"),
     [
@@ -112,10 +124,22 @@ def test_a_missing_projection_is_named() -> None:
     ],
 )
 def test_other_codes_and_neurons(recipe: str, target: str) -> None:
-    made = digits(100, target=target, recipe=recipe)
+    name, _, neuron = target.partition("/")
+    made = digits(100, target=name, recipe=recipe, neuron=neuron or None)
     found = blame_of(made)
     assert find_faults(made.normalized, made.network) == {}
     assert found.accuracy > 0.9
+    assert all(abs(layer.causes["rounding"].error) < 0.1 for layer in found.layers if layer.causes)
+
+
+@pytest.mark.parametrize("neuron", ["if-trunc-delta", "if-curr-delta"])
+def test_a_chip_whose_biases_are_weights(neuron: str) -> None:
+    """SpiNNaker's input currents come in the steps of its weights; what is exchanged does not."""
+    made = digits(60, "spinnaker1", "hard-reset-unclamped", neuron=neuron)
+    found = blame_of(made)
+    inputs = EncodedInputs(made.normalized.network, made.network, made.tests.images, N_STEPS)
+    core = run_core(made.network, inputs).readout.argmax(1)
+    assert found.accuracy == (core == made.tests.labels).mean()
     assert all(abs(layer.causes["rounding"].error) < 0.1 for layer in found.layers if layer.causes)
 
 
@@ -130,7 +154,7 @@ def test_chance_is_not_blamed() -> None:
 
 def test_values_that_no_register_holds_end_there() -> None:
     """Unclipped rates bring more than spikes can; they must not come round at the other end."""
-    made = digits(target="spinnaker1/if-curr-delta", recipe="hard-reset-unclamped")
+    made = digits(target="spinnaker1", recipe="hard-reset-unclamped", neuron="if-curr-delta")
     images = made.tests.images[:1]
     inputs = encode_inputs(made.normalized.network, made.network, images, N_STEPS)
     bench = Bench(made.normalized, made.network, all_driven(made.network), inputs, images)

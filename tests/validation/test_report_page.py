@@ -7,17 +7,21 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
+from dataclasses import fields
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
 from neuroport.chip.files import read_network
+from neuroport.cli import app
 from neuroport.validation.html.images import data_uri, picture, some_neurons
 from neuroport.validation.html.page import render
 from neuroport.validation.html.plots import Bar, Line, bars, lines
@@ -100,7 +104,8 @@ def test_it_is_one_well_formed_file(bundle: Path) -> None:
     assert "nan" not in page.text.lower().split()
 
 
-def test_a_browser_shows_every_section(bundle: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [1200, 500])
+def test_a_browser_shows_every_section(bundle: Path, tmp_path: Path, width: int) -> None:
     """The page itself has no script; the copy has one that measures it."""
     measure = """<script>
         const sections = [...document.querySelectorAll("section")];
@@ -113,7 +118,7 @@ def test_a_browser_shows_every_section(bundle: Path, tmp_path: Path) -> None:
     command = [browser(), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"]
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     shown = subprocess.run(
-        [*command, profile, "--window-size=1200,900", page.as_uri()], capture_output=True, text=True, timeout=120
+        [*command, profile, f"--window-size={width},900", page.as_uri()], capture_output=True, text=True, timeout=120
     )
     assert "CONSOLE" not in shown.stderr
     match = re.search(r'data-found="([^"]*)"', shown.stdout)
@@ -121,7 +126,7 @@ def test_a_browser_shows_every_section(bundle: Path, tmp_path: Path) -> None:
     found = json.loads(match[1].replace("&quot;", '"'))
     assert [name for name, _, _ in found["sizes"]] == SECTIONS
     assert all(height > 40 and is_visible for _, height, is_visible in found["sizes"])
-    assert (found["broken"], found["wide"] <= 1200) == (0, True)
+    assert (found["broken"], found["wide"] <= width) == (0, True)
 
 
 def test_what_it_says_first(report: dict[str, Any]) -> None:
@@ -130,6 +135,38 @@ def test_what_it_says_first(report: dict[str, Any]) -> None:
     assert says[0].headline == "Every spike is equal"
     assert f"{report['backend']['compared_spikes']:,} spikes of 3 samples" in says[0].text
     assert "150 test samples" in says[1].text
+    assert sum("change" in say.headline for say in says) == 1
+
+
+def test_what_to_change(report: dict[str, Any]) -> None:
+    """One advice: the backend, the layer, the rung, more samples, or nothing."""
+
+    def advice(lost: float, *, rung: str = "float_snn", n_samples: int = 10_000) -> tuple[str, str, str]:
+        is_below = False
+        for row in report["rungs"]:
+            is_below |= row["name"] == rung
+            row |= {"accuracy": 0.9 - lost * is_below, "samples": n_samples}
+        (found,) = (say for say in statements(report) if "change" in say.headline.lower())
+        return found.sign, found.headline, found.text
+
+    del report["insight"]["blame"]
+    assert advice(0.0)[:2] == ("ok", "Nothing to change")
+    assert advice(0.03, n_samples=100)[2] == (
+        "First measure on more test samples (--eval): 100 cannot tell this loss from chance."
+    )
+    sign, _, text = advice(0.03)
+    assert sign == "warn" and text.startswith("Most is lost with spikes instead of activations")
+    assert "more steps (--steps)" in text
+    assert "a higher percentile" in advice(0.03, rung="normalized")[2]
+    assert "more weight bits" in advice(0.03, rung="integer_core")[2]
+    regained = {"accuracy": 0.02, "error": 0.1}
+    row = {"name": "conv1", "is_certain": True, "regained": regained, "standard_error": 0.001}
+    report["insight"]["blame"] = {"samples": 100, "verdict": "'conv1' costs 2.0 points", "layers": [row]}
+    assert advice(0.03)[2] == "'conv1' costs 2.0 points."
+    row["is_certain"] = False
+    assert advice(0.03)[2].startswith("No single layer, as far as 100 samples tell. Most is lost with spikes")
+    report["backend"] = {"name": "lava", "samples": 3, "error": "it hung"}
+    assert advice(0.03)[2] == "First what lava does, see above."
 
 
 def test_it_says_what_went_wrong(report: dict[str, Any]) -> None:
@@ -199,6 +236,18 @@ def test_the_command_gives_the_options_back() -> None:
     found = command_of(options)
     assert found == "neuroport deploy 'my net.pt2' --mean 0.5,0.25 --seed 3 --steps 8 --eval 0 --no-blame"
     assert command_of(DeployOptions()) == "neuroport deploy"
+
+
+def test_the_command_has_only_flags_that_exist() -> None:
+    options = DeployOptions(
+        **{f.name: (3, 4) if f.name == "sample_numbers" else 7 for f in fields(DeployOptions) if f.name != "out"}
+    )
+    words = shlex.split(command_of(options))
+    parser = typer.main.get_command(app).commands["deploy"]  # type: ignore[attr-defined]
+    flags = {flag for option in parser.params for flag in (*option.opts, *option.secondary_opts)}
+    found = [word for word in words if word.startswith("--")]
+    assert len(found) == len(fields(DeployOptions)) - 2  # all but the model and out
+    assert set(found) <= flags
 
 
 def test_pictures_are_png_that_others_read() -> None:

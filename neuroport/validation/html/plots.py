@@ -172,8 +172,8 @@ def scatter(title: str, points: Sequence[Sequence[float]]) -> str:
     return (
         f'<svg viewBox="0 0 130 135" role="img" aria-label="{escape(title, quote=True)}"><title>{escape(title)}</title>'
         f'<path class="grid" d="M10 120L120 10"/><path class="frame" d="M10 10V120H120"/>'
-        f'<path class="dots" d="{dots}"/>'
-        f'<text x="65" y="132" text-anchor="middle">activation</text></svg>'
+        f'<path class="dots" d="{dots}"/><text x="110" y="132" text-anchor="middle">1</text><text x="0" y="24">1</text>'
+        f'<text x="55" y="132" text-anchor="middle">activation</text></svg>'
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from neuroport.units import si
+
 
 def filled(name: str, **values: Any) -> str:
     """A page of a template and its values."""
@@ -27,6 +29,7 @@ def _environment() -> Environment:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_text)
     )
     made.filters["percent"] = lambda x: f"{100 * x:.2f} %"
+    made.filters["si"] = si
     return made
 
 

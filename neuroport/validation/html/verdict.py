@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from neuroport.units import si
+from neuroport.validation.blame import REMEDIES
+
 Report = Mapping[str, Any]
 
 _STEPS = {  # what happens between a rung and the one before
@@ -15,7 +18,9 @@ _STEPS = {  # what happens between a rung and the one before
     "float_snn": "spikes instead of activations, in this many steps",
     "integer_core": "rounding to the chip's integers",
 }
+_CAUSES = {"normalized": "clipping", "float_snn": "spiking", "integer_core": "rounding"}
 _CERTAIN = 2.0  # standard errors
+_NEGLIGIBLE, _MUCH = 0.005, 0.05  # accuracy
 
 
 @dataclass(frozen=True)
@@ -92,22 +97,35 @@ def _mapped(mapping: Report, *, is_alone: bool) -> Say:
 
 
 def _accuracy(report: Report) -> Iterator[Say]:
-    rungs = {rung["name"]: rung for rung in report["rungs"]}
-    core = rungs.get("integer_core")
-    if core is None:
-        return
-    first = report["rungs"][0]
-    lost = first["accuracy"] - core["accuracy"]
-    error = (core["accuracy"] * (1 - core["accuracy"]) / core["samples"]) ** 0.5
+    first, core = report["rungs"][0], _core(report)
+    lost, error, n_samples = _loss(report)
     numbers = f"{100 * first['accuracy']:.2f} % before, {100 * core['accuracy']:.2f} % on the chip's integers"
-    text = f"{numbers} ({core['samples']:,} test samples, standard error {100 * error:.2f} points)."
-    named = [(b["name"], a["accuracy"] - b["accuracy"]) for a, b in pairwise(report["rungs"]) if b["name"] in _STEPS]
-    if named and lost > 0:
-        name, most = max(named, key=lambda pair: pair[1])
-        text += f" Most of the difference, {100 * most:.2f} points, comes with {_STEPS[name]}."
-    sign = "ok" if lost <= max(_CERTAIN * error, 0.005) else "warn" if lost < 0.05 else "bad"
+    text = f"{numbers} ({n_samples:,} test samples, standard error {100 * error:.2f} points)."
+    name, most = _largest_loss(report)
+    if name and lost > 0:
+        text += f" The largest step down, {100 * most:.2f} points, comes with {_STEPS[name]}."
+    sign = "ok" if lost <= max(_CERTAIN * error, _NEGLIGIBLE) else "warn" if lost < _MUCH else "bad"
     headline = "No accuracy lost" if lost <= 0 else f"{100 * lost:.2f} points of accuracy lost"
     yield Say(sign, headline, text)
+
+
+def _core(report: Report) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(rung for rung in report["rungs"] if rung["name"] == "integer_core")
+    return found
+
+
+def _loss(report: Report) -> tuple[float, float, int]:
+    """Accuracy that the integer core lost against the first rung, its standard error, and the samples."""
+    core = _core(report)
+    error = (core["accuracy"] * (1 - core["accuracy"]) / core["samples"]) ** 0.5
+    return report["rungs"][0]["accuracy"] - core["accuracy"], error, core["samples"]
+
+
+def _largest_loss(report: Report) -> tuple[str, float]:
+    """The rung that loses most against the one before, and how much; '' where none loses."""
+    pairs = [(b["name"], a["accuracy"] - b["accuracy"]) for a, b in pairwise(report["rungs"]) if b["name"] in _STEPS]
+    name, most = max(pairs, key=lambda pair: pair[1], default=("", 0.0))
+    return (name, most) if most > 0 else ("", 0.0)
 
 
 def _cost(report: Report) -> Iterator[Say]:
@@ -123,9 +141,10 @@ def mapping_says(mapping: Report, size: str) -> list[Say]:
     """What a mapping takes. size: of the network, a sentence that comes first."""
     worst = mapping["uses"][0] if mapping["uses"] else None
     binds = f"The fullest core uses {100 * worst['fraction']:.0f} % of its {worst['resource']}." if worst else ""
-    energy, cost = "", mapping.get("cost")
+    energy, cost = " Its energy is not known.", mapping.get("cost")
     if cost and cost.get("energy_per_inference_J") is not None:
-        energy = f" About {_si(cost['energy_per_inference_J'], 'J')} per inference, as far as known."
+        known = ", as far as known" if cost["energy_leaves_out"] else ""
+        energy = f" About {si(cost['energy_per_inference_J'], 'J')} per inference{known}."
     cores = f"{mapping['cores']:,} core{'s' if mapping['cores'] != 1 else ''}"
     chips = f"{mapping['chips']} chip{'s' if mapping['chips'] != 1 else ''}"
     return [Say("ok", f"{cores} on {chips}", f"{size}{binds}{energy}")]
@@ -136,15 +155,28 @@ def _advice(report: Report) -> Iterator[Say]:
         yield Say("bad", f"'{name}' is not what was rounded", "; ".join(phrases) + ".")
     for text in report["warnings"]:
         yield Say("warn", "Mind this", text)
-    blame = report["insight"].get("blame")
-    if blame is not None:
-        certain = any(row["is_certain"] for row in blame["layers"])
-        yield Say("warn" if certain else "ok", "What to change", blame["verdict"] + ".")
+    yield _change(report)
 
 
-def _si(value: float, unit: str) -> str:
-    """A quantity with a prefix."""
-    for factor, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p")):
-        if value >= factor:
-            return f"{value / factor:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
+def _change(report: Report) -> Say:
+    """The one thing to do next."""
+    if "error" in report["backend"] or report["backend"].get("mismatches"):
+        return Say("warn", "What to change", f"First what {report['backend']['name']} does, see above.")
+    blame, name = report["insight"].get("blame"), _largest_loss(report)[0]
+    if blame is not None and any(row["is_certain"] for row in blame["layers"]):
+        return Say("warn", "What to change", _sentence(blame["verdict"]))
+    lost, error, n_samples = _loss(report)
+    is_lost = lost > max(_CERTAIN * error, _NEGLIGIBLE)
+    if is_lost and name in _CAUSES:
+        lead = f"No single layer, as far as {blame['samples']:,} samples tell. " if blame is not None else ""
+        return Say("warn", "What to change", f"{lead}Most is lost with {_STEPS[name]}: try {REMEDIES[_CAUSES[name]]}.")
+    if is_lost:
+        return Say("warn", "What to change", "See the ladder below for the rung that lost it.")
+    if lost > _NEGLIGIBLE:
+        text = f"First measure on more test samples (--eval): {n_samples:,} cannot tell this loss from chance."
+        return Say("ok", "What to change", text)
+    return Say("ok", "Nothing to change", "No accuracy is lost that a setting should mend.")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
