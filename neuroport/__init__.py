@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from neuroport.ann.simplify import simplify
     from neuroport.backends.loihi.netx_read import read_netx
     from neuroport.backends.nir.verbs import export_nir, read_nir
-    from neuroport.bundle_diff import diff_bundles
     from neuroport.chip.core import run_core
     from neuroport.chip.core.record import Record
     from neuroport.chip.digest import network_hash
@@ -20,23 +19,24 @@ if TYPE_CHECKING:
     from neuroport.chip.oracle import run_oracle
     from neuroport.chip.quantize import quantize
     from neuroport.chip.target import load_target
-    from neuroport.deployment import Deployment, deploy
     from neuroport.errors import NeuroportError
-    from neuroport.exchange import export_netx, verify_netx
-    from neuroport.fitting import MapOptions, fit, map_model
     from neuroport.mapping.activity import measure
     from neuroport.mapping.mapped import map_to_cores
     from neuroport.normalize.convert import convert
     from neuroport.normalize.predict import predict_relu1
     from neuroport.normalize.recipe import load_recipe
     from neuroport.normalize.search import choose_percentile
-    from neuroport.options import DeployOptions
-    from neuroport.recheck import validate
     from neuroport.snn.over_time import accuracy_over_time
     from neuroport.snn.simulate import simulate
     from neuroport.validation.diagnosis import diagnose
     from neuroport.validation.divergence import compare
     from neuroport.validation.golden import check_golden, record_golden
+    from neuroport.verbs.bundle_diff import diff_bundles
+    from neuroport.verbs.deployment import Deployment, deploy
+    from neuroport.verbs.exchange import export_netx, verify_netx
+    from neuroport.verbs.fitting import MapOptions, fit, map_model
+    from neuroport.verbs.options import DeployOptions
+    from neuroport.verbs.recheck import validate
 
 __all__ = [
     "DeployOptions",
@@ -80,10 +80,10 @@ __all__ = [
 
 # Imported at first use: `neuroport --help` must not wait for torch.
 _HOME = {
-    "DeployOptions": "neuroport.options",
-    "Deployment": "neuroport.deployment",
+    "DeployOptions": "neuroport.verbs.options",
+    "Deployment": "neuroport.verbs.deployment",
     "EncodedInputs": "neuroport.chip.inputs",
-    "MapOptions": "neuroport.fitting",
+    "MapOptions": "neuroport.verbs.fitting",
     "NeuroportError": "neuroport.errors",
     "Record": "neuroport.chip.core.record",
     "accuracy_over_time": "neuroport.snn.over_time",
@@ -91,17 +91,17 @@ _HOME = {
     "choose_percentile": "neuroport.normalize.search",
     "compare": "neuroport.validation.divergence",
     "convert": "neuroport.normalize.convert",
-    "deploy": "neuroport.deployment",
+    "deploy": "neuroport.verbs.deployment",
     "diagnose": "neuroport.validation.diagnosis",
-    "diff_bundles": "neuroport.bundle_diff",
+    "diff_bundles": "neuroport.verbs.bundle_diff",
     "encode_inputs": "neuroport.chip.inputs",
-    "export_netx": "neuroport.exchange",
+    "export_netx": "neuroport.verbs.exchange",
     "export_nir": "neuroport.backends.nir.verbs",
-    "fit": "neuroport.fitting",
+    "fit": "neuroport.verbs.fitting",
     "load_ann": "neuroport.ann.load",
     "load_recipe": "neuroport.normalize.recipe",
     "load_target": "neuroport.chip.target",
-    "map_model": "neuroport.fitting",
+    "map_model": "neuroport.verbs.fitting",
     "map_to_cores": "neuroport.mapping.mapped",
     "measure": "neuroport.mapping.activity",
     "network_hash": "neuroport.chip.digest",
@@ -114,8 +114,8 @@ _HOME = {
     "run_oracle": "neuroport.chip.oracle",
     "simplify": "neuroport.ann.simplify",
     "simulate": "neuroport.snn.simulate",
-    "validate": "neuroport.recheck",
-    "verify_netx": "neuroport.exchange",
+    "validate": "neuroport.verbs.recheck",
+    "verify_netx": "neuroport.verbs.exchange",
 }
 
 

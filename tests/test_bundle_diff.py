@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner
 
 from neuroport.bundle import staged_bundle
-from neuroport.bundle_diff import KINDS, diff_bundles
 from neuroport.chip.core import run_core
 from neuroport.chip.files import write_inputs, write_network, write_trace
 from neuroport.chip.inputs import IntInputs
@@ -21,6 +20,7 @@ from neuroport.chip.synapses import IntConv2d
 from neuroport.cli import app
 from neuroport.errors import BundleError
 from neuroport.snn.operators import conv_geometry
+from neuroport.verbs.bundle_diff import KINDS, diff_bundles
 from tests.chip.networks import dense, network_of, population, source, sparse, target
 
 RNG = np.random.default_rng(0)

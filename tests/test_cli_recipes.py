@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from neuroport.chip.target import load_target
 from neuroport.cli import app
-from neuroport.conversion import default_reason
 from neuroport.datasheets import data_dir, names
 from neuroport.normalize.recipe import load_recipe
+from neuroport.verbs.conversion import default_reason
 
 OWN = """\
 # mine, for [small] nets

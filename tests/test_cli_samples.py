@@ -14,7 +14,7 @@ from neuroport.chip.files import read_inputs
 from neuroport.cli import app
 from neuroport.data import load_npz
 from neuroport.datasheets import data_dir
-from neuroport.options import DeployOptions
+from neuroport.verbs.options import DeployOptions
 
 DIGITS = data_dir("digits") / "digits.npz"
 

@@ -11,15 +11,15 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from neuroport import curve as module
 from neuroport.bundle import verify
 from neuroport.cli import app
-from neuroport.curve import CurveOptions, curve
 from neuroport.datasheets import data_dir
-from neuroport.deployment import deploy
 from neuroport.errors import UsageError
-from neuroport.options import DeployOptions
-from neuroport.plot import draw_curves
+from neuroport.verbs import curve as module
+from neuroport.verbs.curve import CurveOptions, curve
+from neuroport.verbs.deployment import deploy
+from neuroport.verbs.options import DeployOptions
+from neuroport.verbs.plot import draw_curves
 
 DIGITS = data_dir("digits") / "digits.npz"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,7 +49,13 @@ def test_files_and_table(tmp_path):
     result = run("--recipe", "max-norm", "--recipe", "robust", "--steps", 12, "--eval", 40, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     verify(tmp_path / "out")
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"curve.csv", "curve.json", "curve.png", "manifest.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "curve.csv",
+        "curve.json",
+        "curve.png",
+        "manifest.json",
+        "report.html",
+    }
     assert (tmp_path / "out" / "curve.png").read_bytes().startswith(PNG)
     rows, report = read(tmp_path / "out")
     assert rows[0] == ["step", "max-norm", "robust"]
@@ -145,7 +151,12 @@ def test_without_matplotlib_the_numbers_are_there_and_the_way_to_the_plot_is_sai
     result = run("--recipe", "robust", "--steps", 2, "--eval", 5, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "note: curve.png was not drawn: plots need matplotlib: pip install 'neuroport[plot]'" in result.output
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"curve.csv", "curve.json", "manifest.json"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "curve.csv",
+        "curve.json",
+        "manifest.json",
+        "report.html",
+    }
     verify(tmp_path / "out")
 
 

@@ -15,9 +15,9 @@ from torch import nn
 from typer.testing import CliRunner
 
 from neuroport.cli import app
-from neuroport.deployment import Deployment, deploy
 from neuroport.errors import DataError, DoesNotFitError, UsageError
-from neuroport.options import DeployOptions
+from neuroport.verbs.deployment import Deployment, deploy
+from neuroport.verbs.options import DeployOptions
 from tests.ann.onnx_models import Net
 
 RNG = np.random.default_rng(5)

@@ -210,7 +210,7 @@ def test_other_verbs_say_whose_file_it_is(tmp_path: Path) -> None:
 def test_formats_and_places_of_export(tmp_path: Path) -> None:
     done = run("export", tmp_path, "--to", "onnx", "--out", tmp_path / "n")
     assert done.exit_code == 2
-    assert "--to 'onnx' is not known; netx and nir are" in done.output
+    assert "--to 'onnx' is not known; netx, nir and pynn are" in done.output
     done = run("export", tmp_path / "none", "--to", "nir", "--out", tmp_path / "n.nir")
     assert done.exit_code == 2
     assert "is not there; give a bundle" in done.output

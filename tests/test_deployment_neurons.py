@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from neuroport.chip.files import read_network
 from neuroport.chip.target import load_target
 from neuroport.cli import app
-from neuroport.conversion import Made, Tried, neuron_row
 from neuroport.datasheets import read_text
-from neuroport.deployment import Deployment, DeployOptions, deploy
 from neuroport.errors import DoesNotFitError, UsageError
 from neuroport.terminal import neuron_line
+from neuroport.verbs.conversion import Made, Tried, neuron_row
+from neuroport.verbs.deployment import Deployment, DeployOptions, deploy
 
 
 def deployed(tmp_path: Path, **changes: Any) -> Deployment:

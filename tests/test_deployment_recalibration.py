@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from neuroport.deployment import Deployment, deploy
 from neuroport.normalize.recipe import load_recipe
-from neuroport.options import DeployOptions
+from neuroport.verbs.deployment import Deployment, deploy
+from neuroport.verbs.options import DeployOptions
 
 RUNGS = ["ann", "folded", "normalized", "float_snn", "integer_core", "backend"]
 

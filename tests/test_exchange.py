@@ -20,8 +20,8 @@ from neuroport.chip.files import read_network, write_network
 from neuroport.chip.trace import Trace
 from neuroport.cli import app
 from neuroport.errors import DoesNotFitError, UsageError
-from neuroport.exchange import export_netx
-from neuroport.exchange_samples import read_samples
+from neuroport.verbs.exchange import export_netx
+from neuroport.verbs.exchange_samples import read_samples
 from tests.backends.netx_files import CUBA, dense, layer, write
 from tests.backends.test_netx_runs import conv_chain
 
@@ -234,7 +234,7 @@ def test_damaged_data(tmp_path: Path) -> None:
 
 def test_more_samples_than_a_bundle_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing runs, and the number that is named runs."""
-    monkeypatch.setattr("neuroport.exchange._MEMORY_MB", 1)
+    monkeypatch.setattr("neuroport.verbs.exchange._MEMORY_MB", 1)
     given = data(tmp_path, spikes=np.zeros((900, 64, 6), np.uint8))
     options = ["load", spiking(tmp_path), "--backend", "cpu", "--data", given, "--out", tmp_path / "b"]
     done = run(*options)
@@ -252,7 +252,7 @@ def test_more_samples_than_a_bundle_holds(tmp_path: Path, monkeypatch: pytest.Mo
     net = nrp.read_netx(tmp_path / "n.net").network
     inputs = read_samples(given, nrp.read_netx(tmp_path / "n.net"), None, n_fit).inputs
     run_core(net, inputs, record="spikes", memory_mb=1, n_threads=1)  # and is not refused
-    monkeypatch.setattr("neuroport.exchange._MEMORY_MB", 0)
+    monkeypatch.setattr("neuroport.verbs.exchange._MEMORY_MB", 0)
     assert "take more than the 0 MB that load keeps; give samples of fewer steps" in " ".join(
         run(*options).output.split()
     )
@@ -278,7 +278,9 @@ def test_more_samples_than_memory_holds_run_in_parts(tmp_path: Path, monkeypatch
     given = data(tmp_path, spikes=(rng.random((24, 64, 6)) < 0.4).astype(np.uint8), y=rng.integers(0, 3, 24))
     options = ["load", spiking(tmp_path), "--backend", "cpu", "--data", given, "--json"]
     whole = json.loads(run(*options).stdout)
-    monkeypatch.setattr("neuroport.exchange._samples_that_fit", lambda network, inputs, bits=1: 7 if bits > 1 else 24)
+    monkeypatch.setattr(
+        "neuroport.verbs.exchange._samples_that_fit", lambda network, inputs, bits=1: 7 if bits > 1 else 24
+    )
     assert json.loads(run(*options).stdout) == whole
     assert whole["backend"]["samples"] == 24
     assert 0 < whole["accuracy"] < 1
@@ -286,13 +288,15 @@ def test_more_samples_than_memory_holds_run_in_parts(tmp_path: Path, monkeypatch
     for n_fit in (24, 7):
         sizes.clear()
         _unfair(monkeypatch, sizes)
-        monkeypatch.setattr("neuroport.exchange._samples_that_fit", lambda *_, n=n_fit: n)
+        monkeypatch.setattr("neuroport.verbs.exchange._samples_that_fit", lambda *_, n=n_fit: n)
         done = run(*options)
         assert done.exit_code == 1
         assert "population '1.dense', neuron [1], sample 9, step 3" in done.output
         reports.append(json.loads(done.stdout))
         monkeypatch.undo()
     assert sizes == [7, 7, 7, 3]
+    origins = [report["backend"].pop("divergence")["origins"] for report in reports]
+    assert [[origin["first"]["sample"] for origin in of_one] for of_one in origins] == [[9], [9]]
     assert reports[0] == reports[1]
     assert reports[0]["backend"]["mismatches"] == 1
 
@@ -302,7 +306,7 @@ def test_more_samples_than_memory_holds_run_in_parts(tmp_path: Path, monkeypatch
 def test_parts_on_lava(lava: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     rng = np.random.default_rng(0)
     given = data(tmp_path, spikes=(rng.random((5, 12, 6)) < 0.4).astype(np.uint8))
-    monkeypatch.setattr("neuroport.exchange._samples_that_fit", lambda *_: 3)
+    monkeypatch.setattr("neuroport.verbs.exchange._samples_that_fit", lambda *_: 3)
     done = run("load", spiking(tmp_path), "--backend", backend, "--data", given)
     assert done.exit_code == 0, done.output
     assert f"exact comparison with {backend}: 5 samples, 2 populations" in done.output

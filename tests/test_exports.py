@@ -59,7 +59,7 @@ def test_no_bundle(bundle, tmp_path):
 
 def test_an_unknown_format(bundle, tmp_path):
     done = CliRunner().invoke(app, ["export", str(bundle), "--out", str(tmp_path / "x"), "--to", "sbml"])
-    assert done.exit_code == 2 and "--to 'sbml' is not known; netx and pynn are" in done.output
+    assert done.exit_code == 2 and "--to 'sbml' is not known; netx, nir and pynn are" in done.output
 
 
 @pytest.mark.spinnaker

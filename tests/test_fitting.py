@@ -54,6 +54,7 @@ def test_a_map_is_printed_and_written(digits):
         "manifest.json",
         "mapping.json",
         "placement.json",
+        "report.html",
         "mesh.svg",
         "network.h5",
         "target.yaml",

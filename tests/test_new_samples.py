@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from neuroport.cli import app
-from neuroport.deployment import deploy
 from neuroport.errors import BundleError, DataError
-from neuroport.loading import Source
-from neuroport.new_samples import evaluate_bundle
-from neuroport.options import DeployOptions
+from neuroport.verbs.deployment import deploy
+from neuroport.verbs.loading import Source
+from neuroport.verbs.new_samples import evaluate_bundle
+from neuroport.verbs.options import DeployOptions
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits" / "digits.npz"
 

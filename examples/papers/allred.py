@@ -48,12 +48,12 @@ from torch import Tensor, nn
 from neuroport import convert, load_ann, load_recipe, simulate
 from neuroport.ann.load import LoadedAnn, read_exported
 from neuroport.data import Scaling
-from neuroport.loading import take_samples
 from neuroport.normalize.channels import with_gain
 from neuroport.normalize.l4 import adjusted
 from neuroport.progress import Progress
 from neuroport.snn.network import Neuron, SpikingNetwork
 from neuroport.validation.outputs import TestSet
+from neuroport.verbs.loading import take_samples
 
 Reset = Literal["subtract", "zero"]
 RESETS: Mapping[Reset, str] = {"subtract": "soft", "zero": "hard"}

@@ -28,15 +28,15 @@ from neuroport.ann.load import LoadedAnn, load_ann
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.data import Dataset, load_npz
 from neuroport.errors import DataError, ModelFileError, NeuroportError, UsageError
-from neuroport.loading import CALIBRATION_SAMPLES, check_labels, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
-from neuroport.plot import HOW_TO_GET, draw_curves
 from neuroport.progress import Progress
 from neuroport.snn.over_time import accuracy_over_time, first_step_within
 from neuroport.terminal import TerminalProgress
 from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report
+from neuroport.verbs.loading import CALIBRATION_SAMPLES, check_labels, take_samples
+from neuroport.verbs.plot import HOW_TO_GET, draw_curves
 
 SCHEMA = "neuroport-paper/1"
 TOLERANCE = 0.01  # of accuracy below the ANN's: the band of accuracy plots, and where their dots stand

@@ -52,9 +52,9 @@ from torch import Tensor, nn
 
 from neuroport.ann.load import LoadedAnn, load_ann
 from neuroport.data import Dataset
-from neuroport.loading import take_samples
 from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.progress import Progress
+from neuroport.verbs.loading import take_samples
 
 DATASETS = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
 NETWORKS = {"mlp": "MLP", "cnn": "CNN"}

@@ -31,10 +31,11 @@ Values = NDArray[np.float64]
 
 def all_driven(network: IntNetwork) -> IntNetwork:
     """The same network with every bias handed to it with the inputs, so that samples can have currents of their own."""
+    finest = network.arithmetic.bias.exponent_min
     populations = tuple(
         p
         if p.role == "input" or p.gate
-        else replace(p, driven=True, bias_exponent=0, bias_mantissa=np.zeros_like(p.bias_mantissa))
+        else replace(p, driven=True, bias_exponent=finest, bias_mantissa=np.zeros_like(p.bias_mantissa))
         for p in network.populations
     )
     return replace(network, populations=populations)
@@ -54,15 +55,21 @@ class Bench:
     inputs: IntInputs
     samples: NDArray[np.generic]
 
+    @property
+    def _finest(self) -> int:
+        """The smallest exponent of a bias on the chip."""
+        return self.network.arithmetic.bias.exponent_min
+
     @cached_property
     def currents(self) -> dict[str, NDArray[np.int32]]:
-        """What each neuron receives besides spikes in every step, in membrane integers, [N, *shape]."""
+        """What each neuron receives besides spikes in every step, [N, *shape], mantissas of the finest exponent."""
         found = {}
         for p in self.driven.populations:
             if p.driven:
                 own = self.network.by_name[p.name]
                 mantissa = self.inputs.currents[p.name] if own.driven else own.bias_mantissa[None]
-                found[p.name] = np.broadcast_to(mantissa << own.bias_exponent, (self.inputs.n_samples, *p.shape))
+                shift = max(0, own.bias_exponent - self._finest)  # what has no bias may have a smaller one
+                found[p.name] = np.broadcast_to(mantissa << shift, (self.inputs.n_samples, *p.shape))
         return found
 
     @cached_property
@@ -97,7 +104,7 @@ class Bench:
         changed: dict[str, NDArray[np.int32]] = {}
         for j in behind:
             arriving = apply(operator_of(j, p.n_neurons), torch.from_numpy(values)).numpy()
-            current = np.rint(arriving * (1 << self.network.arithmetic.synaptic_shift))
+            current = np.rint(np.ldexp(arriving, self.network.arithmetic.synaptic_shift - self._finest))
             before = changed.get(j.post, self.currents[j.post])
             changed[j.post] = (before + current.reshape(before.shape)).astype(np.int32)
         return self._run(changed, {p.name: silent})

@@ -30,10 +30,10 @@ def find_faults(normalized: Normalized, network: IntNetwork) -> dict[str, list[s
         own = floats.by_name[p.name]
         if p.role == "input" or p.gate or not isinstance(own.neuron, Neuron):
             continue
-        phrases = [*_neuron_faults(p, own, own.neuron, network.arithmetic)]
+        phrases = [*_bias_faults(p, own, network), *_neuron_faults(p, own, own.neuron, network.arithmetic)]
         synaptic = [j for j in floats.incoming[p.name] if j.pre in network.by_name]
         for j, k in zip(synaptic, network.incoming[p.name], strict=False):
-            phrases += _weight_faults(j, k, p, network.arithmetic)
+            phrases += _weight_faults(j, k, network)
         if len(synaptic) != len(network.incoming[p.name]):
             phrases.append(f"{len(network.incoming[p.name])} projections arrive, {len(synaptic)} should")
         if phrases:
@@ -41,12 +41,16 @@ def find_faults(normalized: Normalized, network: IntNetwork) -> dict[str, list[s
     return found
 
 
+def _bias_faults(p: IntPopulation, own: Population, network: IntNetwork) -> Iterator[str]:
+    if p.driven:  # part of its currents
+        return
+    exact = own.bias * network.input_unit(p)
+    error = np.abs((p.bias_mantissa.astype(np.int64) << p.bias_exponent) - exact) / (1 << p.bias_exponent)
+    if error.max(initial=0.0) > 0.5 + _NEAR:
+        yield f"{int((error > 0.5 + _NEAR).sum())} biases are up to {error.max():.3g} steps of rounding off"
+
+
 def _neuron_faults(p: IntPopulation, own: Population, neuron: Neuron, a: Arithmetic) -> Iterator[str]:
-    step = 1 << p.bias_exponent
-    if not p.driven:
-        error = np.abs((p.bias_mantissa.astype(np.int64) << p.bias_exponent) - own.bias * p.unit) / step
-        if error.max(initial=0.0) > 0.5 + _NEAR:
-            yield f"{int((error > 0.5 + _NEAR).sum())} biases are up to {error.max():.3g} steps of rounding off"
     if not neuron.fires:
         return
     due = p.unit >> a.threshold.shift
@@ -58,15 +62,16 @@ def _neuron_faults(p: IntPopulation, own: Population, neuron: Neuron, a: Arithme
     if p.clamp_until != own.clamp_until:
         yield f"it starts at step {p.clamp_until}, the float neuron at {own.clamp_until}"
     v_init = neuron.v_init if a.v_init else 0.0
-    if abs(p.v_init_int - v_init * p.unit) > 1 << a.threshold.shift:
+    if abs(p.v_init_int - v_init * p.unit) > (1 << a.threshold.shift) + 1:  # rounded, and one more for a strict test
         yield f"it starts at {p.v_init_int / p.unit:.3g} v_th, the float neuron at {neuron.v_init:.3g}"
 
 
-def _weight_faults(j: Projection, k: IntProjection, p: IntPopulation, a: Arithmetic) -> Iterator[str]:
-    op = materialize(j.operator, j.post)
+def _weight_faults(j: Projection, k: IntProjection, network: IntNetwork) -> Iterator[str]:
+    op, a = materialize(j.operator, j.post), network.arithmetic
     if isinstance(k.synapse, IntWindow) or not isinstance(op, Dense | Conv2d | ConvTranspose2d | Sparse):
         return
-    exact = (op.matrix.data if isinstance(op, Sparse) else op.weight) * (p.unit >> a.synaptic_shift)
+    scale = np.ldexp(network.input_unit(network.by_name[k.post]), -a.synaptic_shift)
+    exact = (op.matrix.data if isinstance(op, Sparse) else op.weight) * scale
     m = k.synapse.mantissa
     if exact.shape != m.shape:
         yield f"weights from '{k.pre}' have shape {list(m.shape)}, the float ones {list(exact.shape)}"

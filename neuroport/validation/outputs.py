@@ -88,7 +88,7 @@ class Reading:
         """Of the integer network.
 
         readouts: [N, n_out] by population, spike counts or potentials after the last step; potentials: [N, T, ...] of
-        those a spiking softmax reads.
+        those a spiking softmax reads; without them the answer is that of the last step.
         """
         values: dict[str, Scores] = {}
         over_time: dict[str, Scores] = {}
@@ -96,7 +96,7 @@ class Reading:
             unit = network.by_name[read.population].unit if read.read == "membrane" else 1
             values[read.population] = readouts[read.population] / (unit * self._steps(read.population))
         for head in self.heads:
-            if head.is_sampled:
+            if head.is_sampled and head.population in potentials:
                 v = potentials[head.population]
                 over_time[head.population] = v.reshape(*v.shape[:2], -1) / network.by_name[head.population].unit
         return self._answer(values, over_time, first_sample)

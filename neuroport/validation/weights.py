@@ -42,7 +42,7 @@ def weight_histograms(normalized: Normalized, network: IntNetwork) -> dict[str, 
             if isinstance(op, Dense | Conv2d | ConvTranspose2d | Sparse):
                 exact.append((op.matrix.data if isinstance(op, Sparse) else op.weight).reshape(-1))
                 shift = j.exponent + network.arithmetic.synaptic_shift
-                rounded.append(np.ldexp(j.synapse.mantissa.reshape(-1), shift) / p.unit)
+                rounded.append(np.ldexp(j.synapse.mantissa.reshape(-1), shift) / network.input_unit(p))
         if exact:
             before, after = np.concatenate(exact), np.concatenate(rounded)
             high = float(max(np.abs(before).max(), np.abs(after).max(), 1e-12))

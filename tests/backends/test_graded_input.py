@@ -12,10 +12,10 @@ from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntHead, IntProjection
 from neuroport.chip.oracle import run_oracle
 from neuroport.chip.target import load_target
-from neuroport.deployment import deploy
 from neuroport.errors import DoesNotFitError
-from neuroport.options import DeployOptions
 from neuroport.validation.divergence import compare
+from neuroport.verbs.deployment import deploy
+from neuroport.verbs.options import DeployOptions
 from tests.backends.lava_networks import TARGET, conv, dense, driven_net, network, population, source, spikes
 
 NEURONS = {

@@ -11,7 +11,7 @@ from torch import nn
 
 from neuroport.chip.files import read_network
 from neuroport.chip.synapses import IntConv2d
-from neuroport.deployment import DeployOptions, deploy
+from neuroport.verbs.deployment import DeployOptions, deploy
 
 pytestmark = pytest.mark.lava
 

@@ -14,7 +14,7 @@ from neuroport.datasheets import read_text
 from neuroport.errors import DatasheetError
 
 CHIPS = ("loihi-sim", "loihi1", "loihi2", "spinnaker1", "spinnaker2")
-VENDORS = ("LAVA/", "LAVA-DL/", "SPYN/", "SPINN/")  # Intel's packages, and the University of Manchester's
+VENDORS = ("LAVA/", "LAVA-DL/", "SPYN/", "SPINN/", "SPFE/")  # Intel's packages, and the University of Manchester's
 ENTRY = '  geometry.delay_max: {status: second-hand, source: "B2L/loihi_synapses.py l.193: 0 to 62"}\n'
 
 

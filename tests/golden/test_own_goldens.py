@@ -36,9 +36,17 @@ LACKING = {
     "loihi-sim": {"window"},
     "loihi1": {"window", "v_init"},
     "loihi2": {"window"},
+    "spinnaker1.if-curr-delta": {"window", "subtract", "clamp", "exponent"},
+    "spinnaker1.if-trunc-delta": {"window", "subtract", "clamp", "exponent", "leak"},
+    "spinnaker2": {"window", "exponent"},
 }
-# Rules that no small network brings to their end: 32 bits of current.
-OUT_OF_REACH = {"cpu": {"current.overflow"}}
+# Rules that no small network brings to their end: 32 bits of current or potential, sums of 65,535.
+OUT_OF_REACH = {
+    "cpu": {"current.overflow"},
+    "spinnaker1.if-curr-delta": {"accumulators", "membrane.bits", "membrane.overflow"},
+    "spinnaker1.if-trunc-delta": {"accumulators", "current.overflow"},
+    "spinnaker2": {"current.overflow"},
+}
 
 
 def path_of(target: str, kind: str) -> Path:

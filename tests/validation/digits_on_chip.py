@@ -10,14 +10,15 @@ import numpy as np
 
 from neuroport.chip.network import IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.quantize import quantize
+from neuroport.chip.suit import suited
 from neuroport.chip.synapses import IntConv2d
 from neuroport.chip.target import load_target
-from neuroport.loading import Source, load_source, take_samples
 from neuroport.normalize.channels import with_gain, with_spike_size
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import load_recipe
 from neuroport.normalize.scales import Normalized
 from neuroport.validation.outputs import Scores, TestSet
+from neuroport.verbs.loading import Source, load_source, take_samples
 
 N_STEPS = 32
 
@@ -39,10 +40,12 @@ def digits(n: int = 300, target: str = "loihi-sim", recipe: str = "robust", clip
     ann, data = load_source(source, N_STEPS)
     images = take_samples(ann, data, "train", 300, seed=0, n_steps=N_STEPS).images
     tests = take_samples(ann, data, "test", n, seed=0, n_steps=N_STEPS)
-    normalized = convert(ann.graph, images, load_recipe(recipe), N_STEPS)
+    name, _, neuron = target.partition("/")
+    chip = load_target(name).with_neuron(neuron) if neuron else load_target(name)
+    normalized = convert(ann.graph, images, suited(load_recipe(recipe), chip), N_STEPS)
     if clip:
         normalized = with_scale(normalized, clip, 0.05)
-    made = quantize(normalized.network, load_target(target), N_STEPS, images=images, input_range=normalized.input_range)
+    made = quantize(normalized.network, chip, N_STEPS, images=images, input_range=normalized.input_range)
     reference = ann.run_outputs(tests.images)[0].astype(np.float64).reshape(len(tests), -1)
     return Made(normalized, made.network, tests, reference)
 

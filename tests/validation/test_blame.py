@@ -98,9 +98,20 @@ def test_a_missing_projection_is_named() -> None:
     assert find_faults(made.normalized, wrong)["conv2"] == ["0 projections arrive, 1 should"]
 
 
-@pytest.mark.parametrize("recipe", ["reset-zero-rate", "extended", "hard-reset"])
-def test_other_codes_and_neurons(recipe: str) -> None:
-    made = digits(100, recipe=recipe)
+@pytest.mark.parametrize(
+    ("recipe", "target"),
+    [
+        ("reset-zero-rate", "loihi1"),
+        ("extended", "loihi-sim"),
+        ("hard-reset", "loihi1"),
+        ("hard-reset-unclamped", "spinnaker1/if-trunc-delta"),
+        ("hard-reset-unclamped", "spinnaker1/if-curr-delta"),
+        ("robust", "spinnaker2"),
+        ("robust", "cpu"),
+    ],
+)
+def test_other_codes_and_neurons(recipe: str, target: str) -> None:
+    made = digits(100, target=target, recipe=recipe)
     found = blame_of(made)
     assert find_faults(made.normalized, made.network) == {}
     assert found.accuracy > 0.9

@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 
 from neuroport.chip.files import read_network
-from neuroport.deployment import deploy
-from neuroport.options import DeployOptions, command_of
 from neuroport.validation.html.images import data_uri, picture, some_neurons
 from neuroport.validation.html.page import render
 from neuroport.validation.html.plots import Bar, Line, bars, lines
 from neuroport.validation.html.verdict import statements
+from neuroport.verbs.deployment import deploy
+from neuroport.verbs.options import DeployOptions, command_of
 
 SECTIONS = ["verdict", "ladder", "time", "blame", "layers", "samples", "again"]
 VOID = {"meta", "link", "br", "img", "input", "line", "rect", "path", "polyline"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from neuroport.backends.nir.verbs import export_nir
 from neuroport.bundle import verify
 from neuroport.chip.files import read_network
-from neuroport.exchange import check_places
+from neuroport.verbs.exchange import check_places
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,15 @@ from neuroport.ann.load import LoadedAnn
 from neuroport.bundle import check_place, staged_bundle
 from neuroport.data import Dataset
 from neuroport.errors import NeuroportError, UsageError
-from neuroport.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe, load_recipe
-from neuroport.plot import HOW_TO_GET, draw_curves
 from neuroport.progress import Progress, Silent
 from neuroport.snn.over_time import accuracy_over_time, first_step_within
 from neuroport.validation.html.tables import write_curve_page
 from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report
+from neuroport.verbs.loading import CALIBRATION_SAMPLES, Source, check_labels, load_source, take_samples
+from neuroport.verbs.plot import HOW_TO_GET, draw_curves
 
 SCHEMA = "neuroport-curve/1"
 TOLERANCES = {"within_1_percent": 0.01, "within_0.5_percent": 0.005}  # points of accuracy below the ANN's

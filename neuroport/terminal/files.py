@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from neuroport.exchange import Verified
+from neuroport.verbs.exchange import Verified
 
 
 class _Console(Console):

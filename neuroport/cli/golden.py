@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuroport.cli_files import Reporting
+from neuroport.cli.files import Reporting
 from neuroport.errors import NeuroportError, UsageError
 
 if TYPE_CHECKING:
@@ -118,12 +118,12 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
         With --data: its accuracy on new samples, and each backend beside the core on some of them.
         """
         with reporting():
-            from neuroport.loading import Source
-            from neuroport.new_samples import Evaluated, evaluate_bundle
             from neuroport.progress import Silent
-            from neuroport.recheck import Validated
-            from neuroport.recheck import validate as run
             from neuroport.terminal import TerminalProgress
+            from neuroport.verbs.loading import Source
+            from neuroport.verbs.new_samples import Evaluated, evaluate_bundle
+            from neuroport.verbs.recheck import Validated
+            from neuroport.verbs.recheck import validate as run
 
             if data is None and (scale is not None or evaluate):
                 raise UsageError("--scale and --eval are of new samples; give them with --data, or leave both out")

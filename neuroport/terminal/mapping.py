@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from neuroport.fitting import Fit, MapRun
+from neuroport.verbs.fitting import Fit, MapRun
 
 _PREFIXES = ((1.0, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"))
 _WIDTH = 150  # where the output is no terminal

@@ -20,18 +20,13 @@ from neuroport.chip.recalibrate import Recalibrated
 from neuroport.chip.suit import suited
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
-from neuroport.conversion import Conversion, Made, calibration_set, default_reason, neuron_row
 from neuroport.data import Dataset, Part
 from neuroport.errors import UsageError
-from neuroport.last_rung import LastRung
-from neuroport.loading import check_labels, load_data, load_source, take_samples
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.report import Section, mapping_section
 from neuroport.normalize.files import write_normalized
 from neuroport.normalize.recipe import Recipe, load_recipe
-from neuroport.options import DeployOptions, command_of
 from neuroport.progress import Progress, Silent
-from neuroport.spiking import LoadedSnn, load_spiking
 from neuroport.validation.divergence import Comparison
 from neuroport.validation.html.page import write_page
 from neuroport.validation.insight import blame_rows, is_worth_blaming, profile_rows
@@ -39,6 +34,11 @@ from neuroport.validation.ladder import CoreRung, Ladder, Rung
 from neuroport.validation.outputs import Reading, TestSet
 from neuroport.validation.remarks import input_warnings, output_rows, warnings
 from neuroport.validation.report import SCHEMA, layer_rows, versions, write_report
+from neuroport.verbs.conversion import Conversion, Made, calibration_set, default_reason, neuron_row
+from neuroport.verbs.last_rung import LastRung
+from neuroport.verbs.loading import check_labels, load_data, load_source, take_samples
+from neuroport.verbs.options import DeployOptions, command_of
+from neuroport.verbs.spiking import LoadedSnn, load_spiking
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,13 +28,13 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.synapses import n_synapses
 from neuroport.chip.target import load_target
 from neuroport.errors import BundleError, UsageError
-from neuroport.exchange_samples import Samples, read_samples
 from neuroport.progress import Progress
 from neuroport.snn.operators import Shape
 from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare, joined
 from neuroport.validation.html.tables import write_verified_page
 from neuroport.validation.report import SCHEMA, versions, write_report
+from neuroport.verbs.exchange_samples import Samples, read_samples
 
 _BACKENDS = ("netx", "lava", "cpu")
 _MEMORY_MB = 2048  # for the spikes of the core
@@ -248,8 +248,10 @@ def _run_part(
         write_trace(folder / "core.h5", core.trace.spikes, core.trace.potentials)
         write_trace(folder / "backend.h5", trace.spikes, trace.potentials)
     comparison = compare(job.network, inputs, core.trace, trace)
-    row = backend_row(backend.name, comparison, replace(job, inputs=inputs), core.trace, trace)
-    return replace(core, rasters={}, potentials={}), comparison, row["divergence"]
+    divergence = backend_row(backend.name, comparison, replace(job, inputs=inputs), core.trace, trace)["divergence"]
+    for origin in divergence["origins"] if divergence else ():
+        origin["first"]["sample"] += samples.start
+    return replace(core, rasters={}, potentials={}), comparison, divergence
 
 
 def _samples_that_fit(network: IntNetwork, inputs: IntInputs, bits: int = 1) -> int:

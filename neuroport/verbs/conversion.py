@@ -13,13 +13,13 @@ from neuroport.chip.suit import suited
 from neuroport.chip.target import Target
 from neuroport.data import Dataset
 from neuroport.errors import DoesNotFitError
-from neuroport.loading import CALIBRATION_SAMPLES, Loaded, take_samples
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized
-from neuroport.spiking import LoadedSnn
 from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
+from neuroport.verbs.loading import CALIBRATION_SAMPLES, Loaded, take_samples
+from neuroport.verbs.spiking import LoadedSnn
 
 COMPARED_SAMPLES = 200  # of the calibration data, on the core, where neurons are compared
 

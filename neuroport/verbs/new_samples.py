@@ -14,13 +14,13 @@ from neuroport.chip.files import read_network
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.target import load_target
 from neuroport.errors import BundleError
-from neuroport.loading import Source, check_labels, load_data, take_samples
 from neuroport.normalize.files import read_normalized
 from neuroport.progress import Progress, Silent
 from neuroport.validation.ladder import Ladder, Rung
 from neuroport.validation.recorded import Recorded
 from neuroport.validation.report import versions
 from neuroport.validation.rerun import Rerun, Reruns
+from neuroport.verbs.loading import Source, check_labels, load_data, take_samples
 
 _SCHEMA = "neuroport-evaluation/1"
 _NEEDED = ("network.h5", "float.h5", "report.json", "target.yaml")

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from neuroport.bundle_diff import BundleDiff
 from neuroport.validation.network_diff import Side
+from neuroport.verbs.bundle_diff import BundleDiff
 
 _SHOWN = 20  # rows of one kind; all that was added or removed
 _TITLES = {

@@ -15,10 +15,8 @@ from neuroport.chip.files import read_inputs, read_network, write_network
 from neuroport.chip.inputs import EncodedInputs, Inputs
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target, load_target
-from neuroport.conversion import COMPARED_SAMPLES, Conversion, Made, calibration_set
 from neuroport.datasheets import names
 from neuroport.errors import BundleError, ConversionError, DoesNotFitError, UsageError
-from neuroport.loading import Source, load_source
 from neuroport.mapping.activity import measure
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.floor import has_floor
@@ -32,6 +30,8 @@ from neuroport.validation.html.tables import write_mapping_page
 from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report
+from neuroport.verbs.conversion import COMPARED_SAMPLES, Conversion, Made, calibration_set
+from neuroport.verbs.loading import Source, load_source
 
 DEFAULT_TARGET, DEFAULT_STEPS = "loihi1", 64
 FIT_SCHEMA = "neuroport-fit/1"

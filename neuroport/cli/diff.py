@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from neuroport.cli_files import Reporting
+from neuroport.cli.files import Reporting
 
 
 def add_diff(app: typer.Typer, reporting: Reporting) -> None:
@@ -24,8 +24,8 @@ def add_diff(app: typer.Typer, reporting: Reporting) -> None:
     ) -> None:
         """Say what changed between two bundles: settings, weights, neurons, spikes, accuracy; exit 1 if any did."""
         with reporting():
-            from neuroport.bundle_diff import diff_bundles
-            from neuroport.terminal_diff import show_diff
+            from neuroport.terminal.diff import show_diff
+            from neuroport.verbs.bundle_diff import diff_bundles
 
             found = diff_bundles(a, b)
             if as_json:

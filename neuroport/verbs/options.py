@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from neuroport.loading import Source
 from neuroport.snn.network import Reset
+from neuroport.verbs.loading import Source
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,13 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from neuroport.chip.target import Target, load_target
-from neuroport.curve import Curve
 from neuroport.datasheets import names, read_text
-from neuroport.deployment import Deployment
 from neuroport.normalize.recipe import Recipe, load_recipe
-from neuroport.terminal_mapping import mapping_lines
-from neuroport.terminal_sources import show_sources
+from neuroport.terminal.mapping import mapping_lines
+from neuroport.terminal.sources import show_sources
 from neuroport.toolchains import status
+from neuroport.verbs.curve import Curve
+from neuroport.verbs.deployment import Deployment
 
 _QUIET_S = 10.0  # between two lines of progress
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from neuroport.errors import UsageError
-from neuroport.terminal_divergence import divergence_text
+from neuroport.terminal.divergence import divergence_text
 
 Reporting = Callable[[], AbstractContextManager[None]]
 
@@ -35,9 +35,9 @@ def _add_export(app: typer.Typer, reporting: Reporting) -> None:
     ) -> None:
         """Write a deployed network as a file of another tool; what the format cannot hold is refused."""
         with reporting():
-            from neuroport.exchange import export_netx
-            from neuroport.exchange_nir import export_bundle_nir
-            from neuroport.exports import export_pynn
+            from neuroport.verbs.exchange import export_netx
+            from neuroport.verbs.exchange_nir import export_bundle_nir
+            from neuroport.verbs.exports import export_pynn
 
             _check_format(to)
             if to == "nir":
@@ -78,10 +78,10 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
     ) -> None:
         """Read a network trained with SLAYER; with data, run it on Lava and compare every spike with the core."""
         with reporting():
-            from neuroport.exchange import verify_netx
             from neuroport.progress import Silent
             from neuroport.terminal import TerminalProgress
-            from neuroport.terminal_files import show_verified
+            from neuroport.terminal.files import show_verified
+            from neuroport.verbs.exchange import verify_netx
 
             with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
                 result = verify_netx(

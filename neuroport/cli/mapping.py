@@ -66,10 +66,10 @@ def _add_map(app: typer.Typer, reporting: Reporting, numbers: Numbers) -> None:
     ) -> None:
         """Lay a network out on a chip's cores: how many, what binds, what an inference costs; no simulator runs."""
         with reporting():
-            from neuroport.fitting import MapOptions, map_model
             from neuroport.progress import Silent
             from neuroport.terminal import TerminalProgress
-            from neuroport.terminal_mapping import show_map
+            from neuroport.terminal.mapping import show_map
+            from neuroport.verbs.fitting import MapOptions, map_model
 
             options = MapOptions(
                 model=model,
@@ -112,11 +112,11 @@ def _add_fit(app: typer.Typer, reporting: Reporting, numbers: Numbers) -> None:
     ) -> None:
         """Compare all targets: does it fit, on how many cores, what binds, what an inference costs, and why not."""
         with reporting():
-            from neuroport.fitting import MapOptions
-            from neuroport.fitting import fit as run
             from neuroport.progress import Silent
             from neuroport.terminal import TerminalProgress
-            from neuroport.terminal_mapping import show_fit
+            from neuroport.terminal.mapping import show_fit
+            from neuroport.verbs.fitting import MapOptions
+            from neuroport.verbs.fitting import fit as run
 
             options = MapOptions(
                 model=model,

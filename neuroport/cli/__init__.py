@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from neuroport.cli_diff import add_diff
-from neuroport.cli_files import add_commands
-from neuroport.cli_golden import add_golden_commands
-from neuroport.cli_map import add_commands as add_map_commands
+from neuroport.cli.diff import add_diff
+from neuroport.cli.files import add_commands
+from neuroport.cli.golden import add_golden_commands
+from neuroport.cli.mapping import add_commands as add_map_commands
 from neuroport.errors import NeuroportError, UsageError
-from neuroport.terminal_divergence import divergence_text
+from neuroport.terminal.divergence import divergence_text
 
 if TYPE_CHECKING:
-    from neuroport.deployment import Deployment
+    from neuroport.verbs.deployment import Deployment
 
 _MOST_NUMBERS = 1 << 20  # of a range: more is a slip
 _INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
@@ -189,10 +189,10 @@ def deploy(
 ) -> None:
     """Convert, quantize, run on the chip's simulator, and compare every spike."""
     with _reporting():
-        from neuroport.deployment import deploy as run
-        from neuroport.options import DeployOptions
         from neuroport.progress import Silent
         from neuroport.terminal import TerminalProgress, show_deployment
+        from neuroport.verbs.deployment import deploy as run
+        from neuroport.verbs.options import DeployOptions
 
         options = DeployOptions(
             model=model,
@@ -266,10 +266,10 @@ def curve(
 ) -> None:
     """Compare recipes: accuracy after every step, as CSV, JSON and a plot."""
     with _reporting():
-        from neuroport.curve import CurveOptions
-        from neuroport.curve import curve as run
         from neuroport.progress import Silent
         from neuroport.terminal import TerminalProgress, show_curve
+        from neuroport.verbs.curve import CurveOptions
+        from neuroport.verbs.curve import curve as run
 
         options = CurveOptions(
             model=model,
