@@ -18,7 +18,7 @@ pytestmark = pytest.mark.spinnaker
 
 
 def wide(target):
-    """Driven by currents, depthwise, 46 cores of neurons and a skip over three layers: several chips."""
+    """Driven by currents, depthwise, with a skip: 48 cores of neurons and 3 of sources, on several chips."""
     rng = np.random.default_rng(3)
     shape = (8, 22, 22)
     pops = [population(target, "first", shape, 300, driven=True)]
