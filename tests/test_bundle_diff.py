@@ -76,6 +76,19 @@ def found(tmp_path, other, kinds=KINDS, **changes):
     return [(c.kind, c.where, c.what, c.a, c.b) for c in diff.changes if c.kind in kinds]
 
 
+def test_what_rounding_explains_and_what_the_mapper_takes(tmp_path):
+    machine = {"cores_used": 11, "chips_used": 1}
+    before = {"bounded": {"outside": 0}, "mapping": {"differences": 0, "machine": machine}}
+    after = {"bounded": {"outside": 2}, "mapping": {"differences": 3, "machine": machine | {"cores_used": 12}}}
+    a = bundle(tmp_path / "a", network(), report={"backend": before})
+    b = bundle(tmp_path / "b", network(), report={"backend": after})
+    assert [(c.kind, c.where, c.what, c.a, c.b) for c in diff_bundles(a, b).changes] == [
+        ("accuracy", "backend", "neuron-steps that rounding does not explain", 0, 2),
+        ("accuracy", "mapper", "differences from the export", 0, 3),
+        ("cores", "cores_used", "of the mapper", 11, 12),
+    ]
+
+
 def test_equal(tmp_path):
     assert found(tmp_path, network()) == []
 

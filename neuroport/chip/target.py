@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from neuroport.chip.sources import SECTIONS, Sheet, Source, leaves, unsourced, wrong_entry
+from neuroport.chip.sources import SECTIONS, Sheet, Source, entry_of, leaves, unsourced, wrong_entry
 from neuroport.datasheets import load_document
 from neuroport.errors import UsageError
 from neuroport.toolchains import ToolchainSpec
@@ -334,7 +334,12 @@ class Target(Sheet):
         if name not in self.neurons:
             known = f"known: {', '.join(self.neurons)}" if self.neurons else "it has one kind of neuron"
             raise UsageError(f"{self.name} has no neuron '{name}'; {known}; leave --neuron out, or name another one")
-        own = {f"arithmetic.{k.removeprefix(f'neurons.{name}.')}": v for k, v in self.sources.items() if name in k}
+        entries = {key: entry_of(key, self.sources) for key in self.values if key.startswith(f"neurons.{name}.")}
+        own = {
+            f"arithmetic.{key.removeprefix(f'neurons.{name}.')}": self.sources[entry]
+            for key, entry in entries.items()
+            if entry is not None
+        }
         shared = {key: entry for key, entry in self.sources.items() if not key.startswith("neurons.")}
         return self.model_copy(
             update={"arithmetic": self.neurons[name], "neurons": {}, "sources": {**shared, **own}},

@@ -28,6 +28,7 @@ from neuroport.normalize.recipe import Recipe, load_recipe
 from neuroport.terminal.mapping import mapping_lines
 from neuroport.terminal.sources import show_sources
 from neuroport.toolchains import status
+from neuroport.validation.rounding import rounding_line
 from neuroport.verbs.curve import Curve
 from neuroport.verbs.deployment import Deployment
 
@@ -140,12 +141,7 @@ def show_deployment(result: Deployment) -> None:
             soft_wrap=True,
         )
     if result.bounded is not None:
-        b = result.bounded
-        text = (
-            f"{b.outside:,} of {b.compared_values:,} neuron-steps are not explained by rounding (at most {b.bound:.0f} "
-            f"integers of the potential, by the spikes that each neuron was sent)"
-        )
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(rounding_line(result.bounded), highlight=False, soft_wrap=True)
     verdict = _verdict(result)
     console.print(f"{verdict}; bundle and report.json in {result.out}", markup=False, highlight=False, soft_wrap=True)
 

@@ -106,7 +106,9 @@ class Bench:
             arriving = apply(operator_of(j, p.n_neurons), torch.from_numpy(values)).numpy()
             current = np.rint(np.ldexp(arriving, self.network.arithmetic.synaptic_shift - self._finest))
             before = changed.get(j.post, self.currents[j.post])
-            changed[j.post] = (before + current.reshape(before.shape)).astype(np.int32)
+            total = before + current.reshape(before.shape)  # above what spikes can bring, where rates are above 1
+            end = self.network.arithmetic.current.limit >> self._finest
+            changed[j.post] = total.clip(-end, end).astype(np.int32)
         return self._run(changed, {p.name: silent})
 
     def _run(self, currents: dict[str, NDArray[np.int32]], forced: dict[str, NDArray[np.uint8]]) -> CoreRun:

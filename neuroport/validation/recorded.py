@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class Recorded:
     """A run of the core, and what a backend gave of it, if one did.
 
     trace: spikes of all populations and potentials of the readouts. sheet: the datasheet it was made for, None where
-    none was kept.
+    none was kept; backend_name: of the one that gave `backend`, as --backend takes it, empty where nothing says it.
     """
 
     network: IntNetwork
@@ -28,6 +29,7 @@ class Recorded:
     trace: Trace
     backend: Trace | None = None
     sheet: Target | None = None
+    backend_name: str = ""
 
     @property
     def target(self) -> Target:
@@ -87,4 +89,11 @@ def read_bundle(place: str | Path) -> Recorded:
         raise BundleError(f"bundle '{place}': core.h5 {found}; it is from another network; deploy again")
     backend = read_trace(place / "backend.h5") if (place / "backend.h5").is_file() else None
     sheet = load_target(place / "target.yaml") if (place / "target.yaml").is_file() else None
-    return Recorded(network, inputs, trace, backend, sheet)
+    return Recorded(network, inputs, trace, backend, sheet, _backend_name(place))
+
+
+def _backend_name(place: Path) -> str:
+    if not (place / "report.json").is_file():
+        return ""
+    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
+    return str((report.get("backend") or {}).get("name", ""))

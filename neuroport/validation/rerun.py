@@ -4,36 +4,46 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuroport.backends.base import Job
+from neuroport.backends.base import Backend, Bounded, Job
 from neuroport.backends.registry import get_backend
 from neuroport.chip.core import run_core
 from neuroport.chip.trace import Trace
+from neuroport.errors import ToolchainError, UsageError
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.recorded import Recorded
+from neuroport.validation.rounding import bounded_by, is_explained, rounding_line
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """What ran ('core', or a backend's name), and how it compares with the record; versions of what computed."""
+    """What ran ('core', or a backend's name), and how it compares with the record; versions of what computed.
+
+    bounded: of differences, where the backend computes in other numbers, whether its rounding explains them.
+    """
 
     name: str
     comparison: Comparison
     versions: Mapping[str, str] = field(default_factory=dict)
+    bounded: Bounded | None = None
 
     @property
     def is_equal(self) -> bool:
-        """Whether no spike and no potential differs."""
-        return self.comparison.mismatches == 0
+        """Whether no spike and no potential differs, or by no more than the backend's rounding."""
+        return is_explained(self.comparison, self.bounded)
 
     def __str__(self) -> str:
         """One or two lines: what was compared, and the first place that differs."""
-        c = self.comparison
-        if self.is_equal:
-            return f"{self.name}: {c.samples} samples, {c.compared_spikes:,} spikes, every bit equal"
+        c, b = self.comparison, self.bounded
+        done = f"{self.name}: {c.samples} samples, {c.compared_spikes:,} spikes"
+        if not c.mismatches:
+            return f"{done}, every bit equal"
+        if b is not None:
+            where = f"; the first:\n  {b.first_outside}" if b.outside else ""
+            return f"{done}, {c.mismatches:,} of {c.compared_values:,} values differ: {rounding_line(b)}{where}"
         return (
             f"{self.name} differs from the recording in {c.mismatches:,} of {c.compared_values:,} values; the first "
             f"(core: as recorded, backend: {self.name}):\n  {c.first_mismatch}"
@@ -41,7 +51,8 @@ class Rerun:
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for a report."""
-        return {"name": self.name, **self.comparison.as_json(), "versions": dict(self.versions)}
+        bounded = {} if self.bounded is None else {"bounded": asdict(self.bounded)}
+        return {"name": self.name, **self.comparison.as_json(), **bounded, "versions": dict(self.versions)}
 
 
 @dataclass(frozen=True)
@@ -71,24 +82,44 @@ class Reruns:
 
     def backend(self, recorded: Recorded, name: str) -> Rerun:
         """A backend; 'cpu' is the oracle."""
-        backend, n_samples = get_backend(name), recorded.inputs.n_samples
+        backend = get_backend(name)
         with tempfile.TemporaryDirectory(prefix="neuroport-") as folder:
-            job = Job(
-                recorded.target,
-                recorded.network,
-                recorded.inputs,
-                Path(folder),
-                self.on_message,
-                lambda n_done: self.on_progress(n_done, n_samples),
-                n_workers=self.n_workers,
-            )
+            job = self._job(recorded, Path(folder))
             self.on_message(f"preparing backend {name}")
             backend.check(job)
             versions = backend.prepare(job.target, self.on_message)
-            self.on_message(f"{n_samples} samples on {backend.summary}")
+            self.on_message(f"{recorded.inputs.n_samples} samples on {backend.summary}")
             trace = backend.run(job)
-        return self.compared(name, recorded, trace, versions)
+        return self.compared(name, recorded, trace, versions, backend)
 
-    def compared(self, name: str, recorded: Recorded, trace: Trace, versions: Mapping[str, str] | None = None) -> Rerun:
-        """How a trace compares with the record."""
-        return Rerun(name, compare(recorded.network, recorded.inputs, recorded.trace, trace), versions or {})
+    def kept(self, recorded: Recorded, trace: Trace) -> Rerun:
+        """The backend's trace that a bundle holds."""
+        try:
+            backend = get_backend(recorded.backend_name)
+        except (UsageError, ToolchainError):  # another distribution's, which need not be here to compare bits
+            backend = None
+        return self.compared("backend.h5", recorded, trace, backend=backend)
+
+    def compared(
+        self,
+        name: str,
+        recorded: Recorded,
+        trace: Trace,
+        versions: Mapping[str, str] | None = None,
+        backend: Backend | None = None,
+    ) -> Rerun:
+        """How a trace compares with the record; backend: that gave it."""
+        comparison = compare(recorded.network, recorded.inputs, recorded.trace, trace)
+        bounded = bounded_by(backend, self._job(recorded, Path()), comparison, trace) if backend is not None else None
+        return Rerun(name, comparison, versions or {}, bounded)
+
+    def _job(self, recorded: Recorded, folder: Path) -> Job:
+        return Job(
+            recorded.target,
+            recorded.network,
+            recorded.inputs,
+            folder,
+            self.on_message,
+            lambda n_done: self.on_progress(n_done, recorded.inputs.n_samples),
+            n_workers=self.n_workers,
+        )

@@ -154,6 +154,10 @@ def _accuracy(a: _Bundle, b: _Bundle) -> Iterator[Change]:
         yield change
     wrong = ({"backend": a.backend.get("mismatches")}, {"backend": b.backend.get("mismatches")})
     yield from _of("accuracy", "mismatches with the core", 2, *wrong)
+    outside = ({"backend": (x.backend.get("bounded") or {}).get("outside")} for x in (a, b))
+    yield from _of("accuracy", "neuron-steps that rounding does not explain", 2, *outside)
+    loaded = ({"mapper": (x.backend.get("mapping") or {}).get("differences")} for x in (a, b))
+    yield from _of("accuracy", "differences from the export", 2, *loaded)
 
 
 def _runs(a: _Bundle, b: _Bundle, *, same_inputs: bool) -> Iterator[Change]:
@@ -172,3 +176,7 @@ def _sizes(a: _Bundle, b: _Bundle) -> Iterator[Change]:
         one, other = (x.report.get(section) or {} for x in (a, b))
         for change in _of("cores", "number", 0, {k: one.get(k) for k in keys}, {k: other.get(k) for k in keys}):
             yield replace(change, size=apart(change.a, change.b))
+    one, other = ((x.backend.get("mapping") or {}).get("machine", {}) for x in (a, b))
+    keys = ("cores_used", "chips_used")
+    for change in _of("cores", "of the mapper", 0, {k: one.get(k) for k in keys}, {k: other.get(k) for k in keys}):
+        yield replace(change, size=apart(change.a, change.b))

@@ -34,6 +34,7 @@ from neuroport.validation.ladder import CoreRung, Ladder, Rung
 from neuroport.validation.outputs import Reading, TestSet
 from neuroport.validation.remarks import input_warnings, output_rows, warnings
 from neuroport.validation.report import SCHEMA, layer_rows, versions, write_report
+from neuroport.validation.rounding import is_explained
 from neuroport.verbs.conversion import Conversion, Made, calibration_set, default_reason, neuron_row
 from neuroport.verbs.last_rung import LastRung
 from neuroport.verbs.loading import check_labels, load_data, load_source, take_samples
@@ -62,8 +63,7 @@ class Deployment:
         Of a backend that computes in other numbers, whether its rounding explains every difference.
         """
         c, b = self.comparison, self.bounded
-        runs_equal = c is None or c.mismatches == 0 or (b is not None and b.outside == 0)
-        return runs_equal and (self.mapped is None or self.mapped.differences == 0)
+        return (c is None or is_explained(c, b)) and (self.mapped is None or self.mapped.differences == 0)
 
 
 def deploy(options: DeployOptions, progress: Progress | None = None) -> Deployment:

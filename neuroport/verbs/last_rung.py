@@ -18,7 +18,6 @@ from neuroport.backends.base import (
     Job,
     Mapped,
     NarrowBackend,
-    RoundingBackend,
 )
 from neuroport.backends.registry import get_runner_and_mapper
 from neuroport.chip.files import write_trace
@@ -30,6 +29,7 @@ from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import Answer, Reading
+from neuroport.validation.rounding import bounded_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,20 +103,22 @@ class LastRung:
             log = job.work_dir / "worker.log"
             if log.is_file():
                 shutil.copyfile(log, stage / "worker.log")
-            report = {"name": self.name, "samples": job.inputs.n_samples, "error": str(error)}
-            return Ran(report, failure=error)
-        report = {"name": self.name} if mapped is None else {"name": self.name, "mapping": mapped.as_json()}
+            failed = {"samples": job.inputs.n_samples, "error": str(error)}
+            return Ran({**self._report(mapped), **failed}, failure=error)
+        report = self._report(mapped)
         if trace is None:
             return Ran(report, None, mapped)
         write_trace(stage / "backend.h5", trace.spikes, trace.potentials)
         comparison = compare(job.network, job.inputs, core, trace)
         answer = answer_of(job.network, trace, reading)
         ladder.add("backend", answer.scores, answer.outputs)
-        rounding: object = self.runner if comparison.mismatches else None
-        bounded = rounding.bounded(job, trace) if isinstance(rounding, RoundingBackend) else None
+        bounded = bounded_by(self.runner, job, comparison, trace)
         if bounded is None:
             return Ran({**report, **backend_row(self.name, comparison, job, core, trace)}, comparison, mapped)
         return Ran({**report, **comparison.as_json(), "bounded": asdict(bounded)}, comparison, mapped, bounded)
+
+    def _report(self, mapped: Mapped | None) -> dict[str, Any]:
+        return {"name": self.name} | ({} if mapped is None else {"mapping": mapped.as_json()})
 
 
 def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:

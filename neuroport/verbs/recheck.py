@@ -61,5 +61,5 @@ def validate(
     recorded = read_bundle(place)
     reruns = again.run(recorded, backends)
     if recorded.backend is not None:
-        reruns = (*reruns, again.compared("backend.h5", recorded, recorded.backend))
+        reruns = (*reruns, again.kept(recorded, recorded.backend))
     return Validated(place, recorded, reruns)

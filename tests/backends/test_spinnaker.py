@@ -149,6 +149,17 @@ def test_the_export_runs_and_verifies_without_neuroport(spinnaker, tmp_path):
     assert done.returncode == 1
     assert "nest differs from the core: sample 1, step 7, neuron 0 of population 'dense'" in done.stdout
     assert script().returncode == 0  # nobody asked for a comparison
+    with h5py.File(folder / "network.h5", "r+") as f:
+        edited = next(c for c in f["projections"].values() if c.attrs["pre"] == "image")
+        edited["weight"][...] *= 2
+    done = script("--verify")
+    assert done.returncode == 1
+    assert "of population 'conv': " in done.stdout  # what inherits the difference in the same step is not blamed
+    done = script("--verify", "--out", tmp_path / "missing" / "r.h5")
+    assert (done.returncode, "there is no directory" in done.stderr) == (2, True)
+    (folder / "expected.h5").unlink()
+    done = script("--verify")
+    assert (done.returncode, "which is not there; leave it out" in done.stderr) == (2, True)
 
 
 def test_workers_share_the_samples(spinnaker, tmp_path):
@@ -157,3 +168,13 @@ def test_workers_share_the_samples(spinnaker, tmp_path):
     found = run(NestBackend, TARGET, net, many, tmp_path, n_workers=2)
     assert compare(net, many, run_oracle(net, many), found).mismatches == 0
     assert (tmp_path / "part1" / EXPORT / "run.py").is_file()
+
+
+def test_a_neuron_of_an_edited_export_that_fires_by_itself(spinnaker, tmp_path):
+    """Such spikes belong to no step of a sample; they are not counted in another one's."""
+    net, inputs = network()
+    write_export(tmp_path / EXPORT, net, inputs)
+    with h5py.File(tmp_path / EXPORT / "network.h5", "r+") as f:
+        f["populations/1"].attrs["v_init"] = 1e4
+    with pytest.raises(WorkerError, match="neuron 0 of 'dense' fired when nothing arrives; see its v_init"):
+        NestBackend().run(Job(TARGET, net, inputs, tmp_path, n_workers=1))

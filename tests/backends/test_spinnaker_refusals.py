@@ -62,6 +62,18 @@ def test_a_start_that_would_leak_away(tmp_path):
     assert "layer 'conv' starts at 64 and leaks before its first input" in refused(tmp_path, *network(LEAKY, v_init=64))
 
 
+@pytest.mark.parametrize(
+    ("v", "message"),
+    [
+        (-5000, "layer 'conv' starts at -5000, below 0 where its potentials end before its first input arrives"),
+        (200 << 8, "layer 'conv' starts at 51200, at or above its threshold, and fires before its first input"),
+    ],
+)
+def test_a_start_that_would_not_last_until_the_first_input(tmp_path, v, message):
+    """All layers run from the first step on, the deeper ones without input; the core's wait."""
+    assert message in refused(tmp_path, *network(v_init=v))
+
+
 def test_an_input_current_that_does_not_fit_beside_the_weights(tmp_path):
     net, _ = network(driven=True)
     too_much = IntInputs(1, 4, None, {"image": np.full((1, 1, 8, 8), 65536, np.int32)})

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from neuroport.chip.inputs import IntInputs, encode_inputs
 from neuroport.chip.oracle import run_oracle
 from neuroport.chip.quantize import quantize
+from neuroport.chip.sources import entry_of
 from neuroport.chip.suit import suited
 from neuroport.chip.synapses import sum_bound
-from neuroport.chip.target import Arithmetic, load_target
+from neuroport.chip.target import Arithmetic, Target, load_target
 from neuroport.datasheets import read_text
 from neuroport.errors import DatasheetError, DoesNotFitError, UsageError
 from neuroport.normalize.recipe import load_recipe
@@ -256,6 +257,23 @@ def test_the_datasheet_has_two_names_and_two_neurons():
         alone = sheet.with_neuron(name)
         assert (alone.arithmetic.neuron, alone.neurons, alone.unsourced) == (name, {}, [])
     assert "aplx" in sheet.with_neuron("if-curr-delta").sources["arithmetic.leak"].source
+
+
+def test_neurons_with_sources_in_groups_and_names_in_each_other(tmp_path):
+    """`if` and `if-2`, the second with one source for all that is its own."""
+    text = read_text("targets", "spinnaker1").replace("if-trunc-delta", "if").replace("if-curr-delta", "if-2")
+    kept = [line for line in text.splitlines(keepends=True) if not line.startswith("  neurons.if-2.")]
+    group = '  neurons.if-2: {status: second-hand, source: "a talk"}\n'
+    at = next(k for k, line in enumerate(kept) if line.startswith("  geometry: {status"))
+    path = tmp_path / "mine.yaml"
+    path.write_text("".join([*kept[:at], group, *kept[at:]]))
+    sheet = load_target(path)
+    for name, first in (("if", "APLX/IF_trunc_delta.aplx at 0x24b8"), ("if-2", "a talk")):
+        alone = sheet.with_neuron(name)
+        assert alone.unsourced == []
+        assert Target.model_validate(alone.model_dump()) == alone  # what a bundle holds can be read again
+        entry = alone.sources[entry_of("arithmetic.threshold.shift", alone.sources)]
+        assert entry.source.startswith(first)
 
 
 def test_unknown_neurons_are_refused():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from neuroport.chip.core import run_core
-from neuroport.chip.inputs import EncodedInputs
+from neuroport.chip.inputs import EncodedInputs, encode_inputs
 from neuroport.chip.network import IntNetwork
 from neuroport.validation.blame import Blame, LayerBlame, Regained, find_blame
+from neuroport.validation.exact import Bench, all_driven
 from neuroport.validation.faults import find_faults
 from tests.validation.digits_on_chip import N_STEPS, Made, digits, swapped_axes, with_population, with_projection
 
@@ -125,3 +126,16 @@ def test_chance_is_not_blamed() -> None:
     assert Blame(100, 0.9, (layer,)).is_certain(layer)
     assert not Blame(100, 0.9, (layer, *others)).is_certain(layer)
     assert "'a' costs 2.0 points (standard error 0.9)" in Blame(100, 0.9, (layer,)).verdict
+
+
+def test_values_that_no_register_holds_end_there() -> None:
+    """Unclipped rates bring more than spikes can; they must not come round at the other end."""
+    made = digits(target="spinnaker1/if-curr-delta", recipe="hard-reset-unclamped")
+    images = made.tests.images[:1]
+    inputs = encode_inputs(made.normalized.network, made.network, images, N_STEPS)
+    bench = Bench(made.normalized, made.network, all_driven(made.network), inputs, images)
+    conv1 = made.normalized.network.by_name["conv1"]
+    usual = bench.with_values(conv1, np.full((1, *conv1.shape), 1.0)).totals["conv2"]
+    beyond = bench.with_values(conv1, np.full((1, *conv1.shape), 1e6)).totals["conv2"]
+    assert (usual == N_STEPS).any()
+    assert (beyond[usual == N_STEPS] == N_STEPS).all()

@@ -149,6 +149,42 @@ def test_it_says_what_went_wrong(report: dict[str, Any]) -> None:
     assert statements(report)[0].text == "it hung; see worker.log"
 
 
+def mapping(differences: int = 0) -> dict[str, Any]:
+    """What `Mapped.as_json` gives, as far as the page reads it."""
+    machine = {"chips": 48, "chips_used": 1, "cores": 808, "cores_used": 11}
+    first = "excitatory connections from 'a' to 'b': 3 to 4 has weight 5" if differences else None
+    return {"machine": machine, "connections": 9000, "differences": differences, "first_difference": first}
+
+
+def test_what_it_says_of_rounding(report: dict[str, Any]) -> None:
+    bounded = {"compared_values": 500, "outside": 0, "first_outside": None, "bound": 60.2}
+    found = {"name": "spinnaker-nest", "mismatches": 7, "compared_values": 900, "compared_spikes": 80, "samples": 3}
+    report["backend"] = {**found, "bounded": bounded, "mapping": mapping()}
+    says = statements(report)
+    assert (says[0].sign, says[0].headline) == ("ok", "Equal but for rounding, which explains every difference")
+    assert "7 of 900 values differ" in says[0].text and "500 neuron-steps is within 60 integers" in says[0].text
+    assert (says[1].sign, says[1].headline) == ("ok", "The vendor's mapper takes 11 cores on 1 of 48 chips")
+    assert "Nothing ran" not in says[1].text
+    report["backend"]["bounded"] = bounded | {"outside": 2, "first_outside": "population 'dense', step 4"}
+    says = statements(report)
+    assert (says[0].sign, says[0].headline) == ("bad", "spinnaker-nest differs by more than its rounding")
+    assert "does not explain 2 of 500 neuron-steps, first at population 'dense', step 4." in says[0].text
+
+
+def test_what_it_says_of_a_mapping_alone(report: dict[str, Any]) -> None:
+    report["backend"] = {"name": "spinnaker-virtual", "mapping": mapping()}
+    first = statements(report)[0]
+    assert (first.sign, first.headline) == ("ok", "The vendor's mapper takes 11 cores on 1 of 48 chips")
+    assert first.text.endswith("equal the export. Nothing ran: there are no spikes to compare.")
+    report["backend"] = {"name": "spinnaker-virtual", "mapping": mapping(differences=4)}
+    first = statements(report)[0]
+    assert (first.sign, first.headline) == ("bad", "What would be loaded is not what was exported")
+    assert "4 of 9,000 weights and delays, first excitatory connections from 'a' to 'b'" in first.text
+    report["backend"] = {"name": "spinnaker-nest", "samples": 3, "error": "it hung", "mapping": mapping()}
+    assert [say.sign for say in statements(report)[:2]] == ["bad", "ok"]
+    assert "Nothing ran" not in statements(report)[1].text
+
+
 def test_a_failed_backend_still_has_a_page(bundle: Path, report: dict[str, Any]) -> None:
     report["backend"] = {"name": "lava", "samples": 3, "error": "it hung <here>"}
     del report["insight"]["blame"]

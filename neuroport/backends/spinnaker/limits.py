@@ -44,6 +44,10 @@ def _check_neurons(network: IntNetwork, p: IntPopulation) -> None:
         found = "is a max-pool gate, which sPyNNaker has no neuron for; use a recipe with `max_pool: expand`, and"
     elif p.reset != "zero" and not _only_accumulates(network, p):
         found = f"resets by '{p.reset}', sPyNNaker's neurons only to zero;"
+    elif (floor := network.floor_of(p)) is not None and p.v_init_int < floor:
+        found = f"starts at {p.v_init_int}, below {floor} where its potentials end before its first input arrives;"
+    elif p.v_init_int >= p.threshold_mantissa << network.arithmetic.threshold.shift:
+        found = f"starts at {p.v_init_int}, at or above its threshold, and fires before its first input arrives;"
     elif p.v_init_int and p.decay:
         found = f"starts at {p.v_init_int} and leaks before its first input arrives, so that it would start below;"
     elif p.clamp_until:

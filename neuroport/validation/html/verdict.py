@@ -40,6 +40,8 @@ def comparison_says(backend: Report) -> list[Say]:
 def _comparison(backend: Report) -> Iterator[Say]:
     if "error" in backend:
         yield Say("bad", f"{backend['name']} did not finish", f"{backend['error'].splitlines()[0]}; see worker.log")
+    elif "bounded" in backend:
+        yield _bounded(backend)
     elif backend.get("mismatches"):
         first = backend["first_mismatch"]
         found = backend.get("divergence") or {}
@@ -56,6 +58,37 @@ def _comparison(backend: Report) -> Iterator[Say]:
             f"{backend['compared_spikes']:,} spikes of {backend['samples']} samples in {backend['populations']} "
             f"populations are the same on {backend['name']} and in the reference core.",
         )
+    if "mapping" in backend:
+        yield _mapped(backend["mapping"], is_alone="compared_spikes" not in backend and "error" not in backend)
+
+
+def _bounded(backend: Report) -> Say:
+    """Of a backend that computes in other numbers than the chip."""
+    found, name = backend["bounded"], backend["name"]
+    values = f"{backend['mismatches']:,} of {backend['compared_values']:,} values differ"
+    if found["outside"]:
+        text = (
+            f"Rounding does not explain {found['outside']:,} of {found['compared_values']:,} neuron-steps, first at "
+            f"{found['first_outside']}."
+        )
+        return Say("bad", f"{name} differs by more than its rounding", f"{values}. {text}")
+    text = (
+        f"{name} computes in other numbers than the chip: {values}. With the spikes that each neuron was sent, each of "
+        f"{found['compared_values']:,} neuron-steps is within {found['bound']:.0f} integers of the chip's potential."
+    )
+    return Say("ok", "Equal but for rounding, which explains every difference", text)
+
+
+def _mapped(mapping: Report, *, is_alone: bool) -> Say:
+    """What the vendor's mapper made of the network."""
+    m, n = mapping["machine"], mapping["connections"]
+    where = f"{m['cores_used']:,} cores on {m['chips_used']:,} of {m['chips']:,} chips"
+    nothing = " Nothing ran: there are no spikes to compare." if is_alone else ""
+    if mapping["differences"]:
+        text = f"{mapping['differences']:,} of {n:,} weights and delays, first {mapping['first_difference']}.{nothing}"
+        return Say("bad", "What would be loaded is not what was exported", text)
+    text = f"All {n:,} weights and delays that would be loaded, read back, equal the export.{nothing}"
+    return Say("ok", f"The vendor's mapper takes {where}", text)
 
 
 def _accuracy(report: Report) -> Iterator[Say]:

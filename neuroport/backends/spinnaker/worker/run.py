@@ -214,6 +214,8 @@ def simulate(folder: Path, simulator: str, on_sample: Callable[[int], None] = la
         spikes[name] = np.zeros((n_samples, n_steps, int(p["n"])), np.uint8)
         for n, train in enumerate(segment.spiketrains):
             sample, step = np.divmod(np.rint(np.asarray(train.magnitude) / DT).astype(int) - first, period)
+            if ((sample < 0) | (sample >= n_samples) | (step >= n_steps)).any():
+                raise RuntimeError(f"neuron {n} of '{name}' fired when nothing arrives; see its v_init, v_thresh")
             spikes[name][sample, step, n] = 1
         if p["is_readout"]:  # NEST counts a potential by the step it comes from, the others by the next one
             first += simulator != "nest"
@@ -236,27 +238,28 @@ def write_result(path: Path, result: dict[str, Any]) -> None:
 
 
 def first_difference(folder: Path, result: dict[str, Any]) -> str:
-    """Where the result differs first from what the core expects, in the order of samples and steps; '' if nowhere."""
-    found: list[tuple[tuple[int, ...], str]] = []
+    """Where the result differs first from what the core expects, by sample, step and layer; '' if nowhere."""
+    found: list[tuple[int, int, int, int, str]] = []  # sample, step, place of the population in the network, neuron
+    order = list(result["spikes"])
     with h5py.File(folder / "network.h5", "r") as f:
         unit = float(f.attrs["v_unit"])
     for name, ours in result["spikes"].items():
         theirs = read_bits(folder / "expected.h5", name)
         at = tuple(int(k) for k in np.argwhere(ours != theirs)[0]) if (ours != theirs).any() else None
         if at is not None:
-            found.append((at, f"population '{name}': {ours[at]} spikes, expected {theirs[at]}"))
+            what = f"population '{name}': {ours[at]} spikes, expected {theirs[at]}"
+            found.append((*at[:2], order.index(name), at[2], what))
     with h5py.File(folder / "expected.h5", "r") as f:
         expected = {d.attrs["name"]: d[()] * unit for d in f.get("potentials", {}).values()}
     for name, v in result["potentials"].items():
         wrong = ~(np.abs(v - expected[name].reshape(v.shape)) <= 1e-9)
         at = tuple(int(k) for k in np.argwhere(wrong)[0]) if wrong.any() else None
         if at is not None:
-            found.append(
-                (at, f"population '{name}': potential {v[at]}, expected {expected[name].reshape(v.shape)[at]}")
-            )
+            what = f"population '{name}': potential {v[at]}, expected {expected[name].reshape(v.shape)[at]}"
+            found.append((*at[:2], order.index(name), at[2], what))
     if not found:
         return ""
-    (sample, step, neuron), text = min(found)
+    sample, step, _, neuron, text = min(found)
     return f"sample {sample}, step {step}, neuron {neuron} of {text}"
 
 
@@ -279,6 +282,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("result.h5"), help="default: result.h5 in the current folder")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
+    if given.verify and not (folder / "expected.h5").is_file():
+        parser.error(f"--verify compares with {folder / 'expected.h5'}, which is not there; leave it out")
+    if not given.out.parent.is_dir():
+        parser.error(f"--out: there is no directory {given.out.parent}; make it, or choose another one")
     result = simulate(folder, given.simulator, report)
     write_result(given.out, result)
     n_spikes = sum(int(raster.sum()) for raster in result["spikes"].values())
