@@ -72,6 +72,12 @@ def test_deploy_runs_and_maps_and_keeps_the_script(spinnaker, tmp_path):
     assert (report["name"], report["samples"], report["mismatches"]) == ("spinnaker-nest", 2, 0)
     assert report["compared_spikes"] > 1000
     assert (report["mapping"]["differences"], report["mapping"]["machine"]["chips"]) == (0, 48)
+    rows = {row["what"]: row for row in report["mapping"]["predicted"]}
+    assert rows["cores"]["predicted"] == rows["cores"]["used"] == report["mapping"]["machine"]["cores_used"]
+    assert f"MB of SDRAM (predicted: {rows['cores']['predicted']}, 1 and " in done.output
+    page = (out / "report.html").read_text()
+    n_bytes = rows["SDRAM bytes"]
+    assert f"<td>{n_bytes['predicted']:,}</td><td>{n_bytes['used']:,}</td><td>+0.00 %</td>" in page
     assert "weights and delays read back, 0 differ" in done.output and "every spike equal" in done.output
     assert (out / "pynn" / "run.py").read_text() == SCRIPT.read_text()
 

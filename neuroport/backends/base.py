@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -127,7 +127,7 @@ class Mapped:
     """What a vendor's mapper made of a network.
 
     summary: one line; connections: those whose weight and delay were read back, differences of them from what was
-    asked for; report: cores, chips and memory as plain data.
+    asked for; report: cores, chips and memory as plain data; warnings: what is far from what was expected.
     """
 
     summary: str
@@ -135,6 +135,7 @@ class Mapped:
     differences: int
     first_difference: str | None
     report: Mapping[str, Any]
+    warnings: Sequence[str] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for report.json."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ _SPINN5 = 48
 # Source: spinn_machine/version/version_5.py (1!7.4.1); the triads' torus is not used.
 _SPINN5_ROWS = ((0, 4), (0, 5), (0, 6), (0, 7), (1, 7), (2, 7), (3, 7), (4, 7))
 _TRIAD, _TRIAD_SIZE = ((0, 0), (8, 4), (4, 8)), 12
+_SPINN5_SMALL = {(1, 1), (1, 3), (3, 1), (3, 3), (3, 5), (5, 2), (5, 4), (5, 6)}  # lack a core; ibid. l.23-32
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +87,16 @@ def cores_for_neurons(geometry: Geometry) -> int | None:
     return cores - (machine.monitor_cores_per_chip or 0) - missing
 
 
-def floor_of(geometry: Geometry, n_cores: int) -> Floor:
+def floor_of(geometry: Geometry, n_cores: int, most_per_chip: int | None = None) -> Floor:
     """The fewest chips that hold n_cores, laid out.
 
     On a `mesh` chips form a grid as square as it can be, row by row; routers of a chip are numbered column by column,
-    as SANA-FE numbers its tiles (src/arch.cpp l.84). Where the mesh is not known, a chip has one router.
+    as SANA-FE numbers its tiles (src/arch.cpp l.84). Where the mesh is not known, a chip has one router. most_per_chip:
+    cores that a chip's memory holds.
     """
     per_chip = cores_for_neurons(geometry) or n_cores
+    if most_per_chip is not None:
+        per_chip = min(per_chip, most_per_chip)
     n_chips = max(1, -(-n_cores // per_chip))
     mesh, per_router = geometry.mesh or (1, 1), geometry.cores_per_router or per_chip
     if math.prod(mesh) * per_router != per_chip:
@@ -119,13 +124,26 @@ def _hexagonal(n_chips: int, geometry: Geometry) -> Ints:
     """The chips of one SpiNN-5 board after the other, those near its first chip first; small boards are squares."""
     if max((geometry.boards or {}).values(), default=_SPINN5) < _SPINN5:
         return _square(n_chips)
-    board = [(x, y) for y, (first, last) in enumerate(_SPINN5_ROWS) for x in range(first, last + 1)]
-    board.sort(key=lambda place: (max(place), place))
-    found: list[tuple[int, int]] = []
-    n_boards = -(-n_chips // len(board))
-    n_triads = -(-n_boards // len(_TRIAD))
-    for triad in _square(n_triads).tolist():
-        for corner in _TRIAD:
-            offset = [_TRIAD_SIZE * triad[axis] + corner[axis] for axis in (0, 1)]
-            found += [(x + offset[0], y + offset[1]) for x, y in board]
+    found = [chip.place for chip in spinn5_chips(-(-n_chips // _SPINN5))]
     return np.array(found[:n_chips], np.int64)
+
+
+class Spinn5Chip(NamedTuple):
+    """A chip of SpiNN-5 boards. place: column and row on the grid of all chips; n_missing: cores that it lacks."""
+
+    place: tuple[int, int]
+    board: int
+    is_ethernet: bool
+    n_missing: int
+
+
+def spinn5_chips(n_boards: int) -> list[Spinn5Chip]:
+    """The chips of so many SpiNN-5 boards, board after board, on each those near its first chip first."""
+    own = [(x, y) for y, (first, last) in enumerate(_SPINN5_ROWS) for x in range(first, last + 1)]
+    own.sort(key=lambda place: (max(place), place))
+    found = []
+    for board in range(n_boards):
+        triad = _square(-(-n_boards // len(_TRIAD)))[board // len(_TRIAD)].tolist()
+        dx, dy = (_TRIAD_SIZE * triad[axis] + _TRIAD[board % len(_TRIAD)][axis] for axis in (0, 1))
+        found += [Spinn5Chip((x + dx, y + dy), board, (x, y) == (0, 0), int((x, y) in _SPINN5_SMALL)) for x, y in own]
+    return found

@@ -13,6 +13,7 @@ from neuroport.mapping.floor import boards_needed, floor_of, has_floor
 from neuroport.mapping.network import MappedNetwork, Partition
 from neuroport.mapping.partition import partition
 from neuroport.mapping.place import Placement, place
+from neuroport.mapping.processors import cores_with_memory
 from neuroport.mapping.traffic import Traffic, spike_traffic
 
 
@@ -76,7 +77,8 @@ def map_to_cores(
     check_geometry(target)
     cut = partition(network, target, max_cores=max_cores)
     traffic = spike_traffic(cut, activity)
-    placement = place(traffic, floor_of(target.geometry, len(cut.cores)), seed=seed)
+    floor = floor_of(target.geometry, len(cut.cores), cores_with_memory(cut))
+    placement = place(traffic, floor, seed=seed)
     cost = None
     if activity is not None:
         cost = cost_of(network, target, placement, traffic, activity, n_macs=n_macs)

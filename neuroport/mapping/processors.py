@@ -25,6 +25,8 @@ _WORD = 4
 _ROW_MAX = 256  # SPYN/pyNN/utilities/constants.py l.73, POP_TABLE_MAX_ROW_LENGTH
 _ROW_HEADER = 3  # words; SPYN/pyNN/models/neuron/synapse_io.py, _N_HEADER_WORDS
 _TABLE, _TABLE_VERTEX, _TABLE_ROWS = 8, 20, 4  # bytes; SPYN/pyNN/models/neuron/master_pop_table.py l.78-143
+_ALIGNED = 16  # bytes that a list's address is a multiple of; master_pop_table.py l.41
+_FILTER, _FILTERS = 9, 2  # words; SPYN/pyNN/utilities/bit_field_utilities.py l.31-116: 4 for delays, never used, 1 key
 _RECEPTORS = 2  # excitatory and inhibitory sums are apart
 _COUNTED = 1 << 26  # synapses of a kernel up to which its rows are counted
 
@@ -40,7 +42,7 @@ def processors(network: IntNetwork, target: Target, machine: Machine) -> Partiti
     """Populations in C order, so many neurons to a core; each core runs neurons of one population only.
 
     The data memory counted is that of the sums and of the table of populations before; programs and neurons come on
-    top. SDRAM is one core's; those of a chip share it.
+    top. SDRAM is one core's; those of a chip share it (cores_with_memory).
 
     Raises:
         DoesNotFitError: a core's share of a population takes more memory than there is.
@@ -87,20 +89,32 @@ class _Vertex:
         slots = 1 << (delay + 1).bit_length()
         buffers = _power(n_neurons) * _power(_RECEPTORS) * slots
         n_lists = sum(map(len, rows))
-        table = _TABLE + _TABLE_VERTEX * len({j.pre for j in incoming}) + _TABLE_ROWS * n_lists
+        before = [self.network.by_name[name] for name in {j.pre for j in incoming}]
+        table = _TABLE + _TABLE_VERTEX * len(before) + _TABLE_ROWS * n_lists
         matrices = sum(
-            self.network.by_name[j.pre].n_neurons * (longest + _ROW_HEADER) * _WORD
+            list_bytes(self._n_rows(j.pre), longest)
             for j, found in zip(incoming, rows, strict=True)
             for longest in found
         )
+        filters = sum(filter_bytes(p.n_neurons) for p in before) + _FILTERS * _WORD
         return {
             NEURONS: Use(n_neurons, m.neurons_per_core),
             BUFFERS: Use(buffers, m.ring_buffer_entries_per_core),
             DTCM: Use(2 * buffers + table, m.dtcm_bytes_per_core),
-            SDRAM: Use(matrices + table, m.sdram_bytes_per_chip),
+            SDRAM: Use(matrices + table + filters, m.sdram_bytes_per_chip),
             ROW: Use(max((longest for found in rows for longest in found), default=0), _ROW_MAX),
             DELAY: Use(delay, self.target.geometry.delay_max),
         }
+
+    def _n_rows(self, name: str) -> int:
+        """Rows in the matrices of what comes from a population: each of its cores counts as full.
+
+        A source of spikes is on one core, whatever its size.
+        """
+        p, size = self.network.by_name[name], self.machine.neurons_per_core
+        if size is None or p.role == "input" or p.n_neurons <= size:
+            return p.n_neurons
+        return -(-p.n_neurons // size) * size
 
     def _rows(self, j: IntProjection, size: int) -> tuple[int, ...]:
         """Of the excitatory and of the inhibitory synapses, where there are any: most that a neuron has on one core.
@@ -121,6 +135,33 @@ class _Vertex:
             pair = core * self.network.by_name[j.pre].n_neurons + flat.columns
             found = [_most(pair[sign]) for sign in _signs(flat.mantissa)]
         return tuple(n for n in found if n)
+
+
+def cores_with_memory(cut: Partition) -> int | None:
+    """How many of its cores, whichever they are, find room in the memory of one chip; None: there is no limit."""
+    machine = cut.target.geometry.machine
+    if machine is None or machine.sdram_bytes_per_chip is None:
+        return None
+    largest = sorted((core.uses[SDRAM].used for core in cut.cores), reverse=True)
+    return int(np.searchsorted(np.cumsum(largest), machine.sdram_bytes_per_chip, side="right"))
+
+
+def list_bytes(n_rows: int, longest: int) -> int:
+    """SDRAM of one list of connections on each core: a row as long as the longest for each neuron before.
+
+    Source: SPYN/pyNN/models/neuron/population_vertex.py l.1500-1548 (add_matrix_size).
+    """
+    return -(-n_rows * (longest + _ROW_HEADER) * _WORD // _ALIGNED) * _ALIGNED
+
+
+def entry_bytes(n_lists: int) -> int:
+    """SDRAM of one population before in the table that finds its lists, on each core."""
+    return _TABLE_VERTEX + _TABLE_ROWS * n_lists
+
+
+def filter_bytes(n_neurons: int) -> int:
+    """SDRAM of the filter on each core that knows which neurons of a population before have synapses there."""
+    return (_FILTER + -(-n_neurons // 32)) * _WORD
 
 
 def _signs(weights: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -145,6 +145,7 @@ class _Deploy:
             self._write_program(stage, job, trace)
             ran = self.last.climb(stage, job, trace, ladder, Reading(normalized, self.n_steps, seed))
             report["backend"] = ran.report
+            report["warnings"] += ran.mapped.warnings if ran.mapped else ()
             report["rungs"] = [asdict(rung) for rung in ladder.rungs]
             report["outputs"] = output_rows(ann.outputs, normalized, ladder)
             write_report(stage / "report.json", report)

@@ -14,8 +14,9 @@ from neuroport.chip.network import IntProjection
 from neuroport.chip.synapses import IntConv2d
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
+from neuroport.mapping.mapped import map_to_cores
 from neuroport.mapping.partition import partition
-from neuroport.mapping.processors import processors
+from neuroport.mapping.processors import cores_with_memory, processors
 from neuroport.snn.operators import conv_geometry
 from tests.chip.networks import cases, dense, network_of, networks, population, source, target
 from tests.mapping.counter import Counter, neurons
@@ -52,14 +53,32 @@ def test_slices_of_256_as_a_virtual_board_places_them() -> None:
     # fc1: 256 neurons, 2 receptors, 2 slots (delays 0 and 1): 1024 sums of 2 bytes; 784 inputs have rows of excitatory
     # and of inhibitory synapses. Every third weight is inhibitory; as 784 = 1 mod 3, of 256 below each other 85 or 86,
     # and 170 or 171 excitatory: 784 * (171 + 3 + 86 + 3) words of 4 bytes. The table: 8 + 20 + 2 * 4 bytes.
+    # Filters: 2 words, and 9 and a bit for each of 784 neurons in words of 32.
     assert {name: use.used for name, use in found.cores[0].uses.items()} == {
         "neurons": 256,
         "ring buffer entries": 1024,
         "DTCM bytes": 2048 + 36,
-        "SDRAM bytes": 784 * (171 + 3 + 86 + 3) * 4 + 36,
+        "SDRAM bytes": 784 * (171 + 3 + 86 + 3) * 4 + 36 + (2 + 9 + 25) * 4,
         "synapses in a row": 171,
         "delay": 0,
     }
+    # fc2: the cores of fc1 count as full, 512 rows; of its neurons every third has 100 inhibitory synapses, others none
+    assert found.cores[2].uses["SDRAM bytes"].used == 512 * (100 + 3 + 100 + 3) * 4 + 36 + (2 + 9 + 10) * 4
+
+
+def test_cores_that_share_the_memory_of_a_chip() -> None:
+    network = mlp()
+    largest = max(core.uses["SDRAM bytes"].used for core in partition(network, SPINNAKER1).cores)
+    assert cores_with_memory(partition(network, SPINNAKER1)) == 4
+    assert map_to_cores(network, SPINNAKER1).n_chips == 1
+    for limit in (largest, 2 * largest - 1, 2 * largest):
+        mapped = map_to_cores(network, chip(sdram_bytes_per_chip=limit))
+        used: dict[int, int] = {}
+        for core, site in zip(mapped.partition.cores, mapped.mapped.sites, strict=True):
+            used[site.chip] = used.get(site.chip, 0) + core.uses["SDRAM bytes"].used
+        assert max(used.values()) <= limit
+        assert len(used) >= 2
+    assert cores_with_memory(partition(network, chip(sdram_bytes_per_chip=None))) is None
 
 
 @cases(40)

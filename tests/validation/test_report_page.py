@@ -231,6 +231,21 @@ def test_a_failed_backend_still_has_a_page(bundle: Path, report: dict[str, Any])
     assert 'id="samples"' not in text
 
 
+def test_a_mapper_may_predict_and_need_not(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    neuron = {"neuron": "if-curr-delta", "recipe": "reset-zero"}
+    deploy(DeployOptions(target="spinnaker", backend="cpu", samples=1, steps=8, eval_samples=10, out=out, **neuron))
+    found, network = json.loads((out / "report.json").read_text()), read_network(out / "network.h5")
+    assert found["mapping"]["cores"]
+    rows = [{"what": "chips", "predicted": 1200, "used": 1000, "difference": 0.2}]
+    shown = []
+    for mapping in ({"connections": 0}, {"connections": 0, "predicted": rows}):
+        found["backend"]["mapping"] = mapping
+        shown.append(render(found, network, None))
+    row = "<td>1,200</td><td>1,000</td><td>+20.00 %</td>"
+    assert ["Predicted, and used" in page for page in shown] == [row in page for page in shown] == [False, True]
+
+
 def test_the_command_gives_the_options_back() -> None:
     options = DeployOptions(model="my net.pt2", mean=(0.5, 0.25), steps=8, eval_samples=None, blame=False, seed=3)
     found = command_of(options)

@@ -151,10 +151,18 @@ def connections(network: IntNetwork, inputs: IntInputs) -> Iterator[Connections]
                 yield from _expanded(network, projection)
         if p.role == "input":
             continue
-        mantissa = inputs.currents[p.name] if p.driven else p.bias_mantissa[None]
-        weight = mantissa.reshape(len(mantissa), -1) << (p.bias_exponent - network.arithmetic.synaptic_shift)
+        weight = bias_weights(network, inputs, p)
         i, j = np.nonzero(weight)
         yield from _by_sign(current_of(p), p.name, 1, i, j, weight[i, j])
+
+
+def bias_weights(network: IntNetwork, inputs: IntInputs, p: IntPopulation) -> NDArray[np.int32]:
+    """[n_sources, n_neurons]: the weights by which the source of biases or input currents reaches a population."""
+    mantissa = inputs.currents[p.name] if p.driven else p.bias_mantissa[None]
+    weight: NDArray[np.int32] = mantissa.reshape(len(mantissa), -1) << (
+        p.bias_exponent - network.arithmetic.synaptic_shift
+    )
+    return weight
 
 
 def _expanded(network: IntNetwork, projection: IntProjection) -> Iterator[Connections]:

@@ -16,6 +16,7 @@ from neuroport.backends.base import Job, Mapped
 from neuroport.backends.spinnaker.backend import environment_of, run_script, versions_of
 from neuroport.backends.spinnaker.export import EXPORT, exported_in, write_export
 from neuroport.backends.spinnaker.limits import check_exportable
+from neuroport.backends.spinnaker.predict import TOLERANCE, Prediction, predict
 from neuroport.chip.target import Target
 from neuroport.chip.trace import Trace
 from neuroport.errors import DoesNotFitError, WorkerError
@@ -66,6 +67,7 @@ class SpinnakerVirtual:
             DoesNotFitError: no room on the machine. ToolchainError: no environment, or sPyNNaker failed.
         """
         python, _ = environment_of(job.target, job.on_message)
+        prediction = predict(job.network, job.inputs, job.target)
         exported_in(job.work_dir, job.network, job.inputs)
         home = virtual_home(job.work_dir, self.board_version)
         try:
@@ -88,7 +90,9 @@ class SpinnakerVirtual:
                     f"network, or a larger machine"
                 ) from error
             raise
-        return _mapped(json.loads((job.work_dir / "mapping.json").read_text(encoding="utf-8")))
+        found = json.loads((job.work_dir / "mapping.json").read_text(encoding="utf-8"))
+        machine = job.target.geometry.machine
+        return _mapped(found, prediction, machine.router_entries_per_chip if machine else None)
 
 
 def virtual_home(work_dir: Path, board_version: int) -> Path:
@@ -100,16 +104,35 @@ def virtual_home(work_dir: Path, board_version: int) -> Path:
     return home
 
 
-def _mapped(found: dict[str, Any]) -> Mapped:
+def _mapped(found: dict[str, Any], prediction: Prediction, limit: int | None) -> Mapped:
+    """limit: entries of a chip's router."""
     m = found["machine"]
     sdram = sum(core["sdram_bytes"] for p in found["populations"] for core in p["cores"])
+    used = {"cores": m["cores_used"], "chips": m["chips_used"], "SDRAM bytes": sdram}
+    compared = prediction.compared(used, found["steps"])
     summary = (
         f"sPyNNaker places {m['cores_used']:,} cores on {m['chips_used']:,} of {m['chips']:,} chips, with "
-        f"{sdram / 1e6:,.1f} MB of SDRAM; {found['connections']:,} weights and delays read back, "
+        f"{sdram / 1e6:,.1f} MB of SDRAM (predicted: {prediction.n_cores:,}, {prediction.n_chips:,} and "
+        f"{prediction.sdram_bytes(found['steps']) / 1e6:,.1f}); {found['connections']:,} weights and delays read back, "
         f"{found['differences']:,} differ from the export"
     )
-    report = {"machine": m, "sdram_bytes": sdram, "populations": found["populations"]}
-    return Mapped(summary, found["connections"], found["differences"], found["first_difference"], report)
+    warnings = [
+        f"sPyNNaker uses {row['used']:,} {row['what']}, predicted were {row['predicted']:,} ({row['difference']:+.0%})"
+        for row in compared
+        if abs(row["difference"]) > TOLERANCE
+    ]
+    if limit is not None and m["router_entries"] > limit:
+        warnings.append(
+            f"a chip's router would take {m['router_entries']:,} entries and has {limit:,}: sPyNNaker has to compress "
+            f"them when it loads the network, and may fail"
+        )
+    report = {
+        "machine": m,
+        "sdram_bytes": sdram,
+        "predicted": compared,
+        "populations": found["populations"],
+    }
+    return Mapped(summary, found["connections"], found["differences"], found["first_difference"], report, warnings)
 
 
 def _reason(work_dir: Path) -> str:

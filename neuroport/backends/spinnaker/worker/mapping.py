@@ -36,7 +36,12 @@ def map_network(folder: Path, n_boards: int, on_state: Callable[[str], None]) ->
             expected = run.read(f["projections"][str(k)])
         n, found = _compare(projection, expected, made[expected["post"]].size)
         n_connections, n_wrong, first = n_connections + len(expected["i"]), n_wrong + n, first or found
-    result = {"machine": _machine(), "populations": populations, "connections": n_connections}
+    result = {
+        "machine": _machine(),
+        "steps": n_steps,
+        "populations": populations,
+        "connections": n_connections,
+    }
     sim.end()
     return {**result, "differences": n_wrong, "first_difference": first}
 
@@ -51,6 +56,7 @@ def _machine() -> dict[str, int]:
         "chips_used": len({(x, y) for x, y, is_system in places if not is_system}),
         "cores_used": sum(not is_system for *_, is_system in places),
         "system_cores": sum(is_system for *_, is_system in places),
+        "router_entries": SpynnakerDataView.get_uncompressed().get_max_number_of_entries(),
     }
 
 
