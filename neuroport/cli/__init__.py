@@ -7,17 +7,11 @@ reader of the output has gone; 70 a bug in neuroport.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import signal
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -26,14 +20,28 @@ from neuroport.cli.diff import add_diff
 from neuroport.cli.files import add_commands
 from neuroport.cli.golden import add_golden_commands
 from neuroport.cli.mapping import add_commands as add_map_commands
-from neuroport.errors import NeuroportError, UsageError
+from neuroport.cli.shared import (
+    Data,
+    Json,
+    Mean,
+    Quiet,
+    Scale,
+    Seed,
+    Std,
+    Weights,
+    numbers,
+    print_json,
+    reporting,
+    say,
+    shown_progress,
+)
+from neuroport.errors import UsageError
 from neuroport.terminal.divergence import divergence_text
 
 if TYPE_CHECKING:
     from neuroport.verbs.deployment import Deployment
 
 _MOST_NUMBERS = 1 << 20  # of a range: more is a slip
-_INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
 
 app = typer.Typer(
     add_completion=False,
@@ -60,16 +68,7 @@ _Deployed = Annotated[
     str | None,
     typer.Argument(help="A .pt2, .onnx or .nir file, or package.module:callable; the digits network if left out."),
 ]
-_Data = Annotated[
-    Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
-]
-_Scale = Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")]
-_Mean = Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")]
-_Std = Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")]
-_Weights = Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")]
 _Evaluate = Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)]
-_Seed = Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)]
-_Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
 
 def main() -> None:
@@ -77,51 +76,6 @@ def main() -> None:
     # torch's threads wait for each other by spinning: beside other work on the machine that costs 30 times the time
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     app()
-
-
-@contextmanager
-def _reporting() -> Iterator[None]:
-    """Turn every ending of a command into one clear message and its exit code."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(_TERMINATED)
-
-    # a shell's background jobs start with Ctrl-C ignored; SIGTERM must run the same clean-up
-    before = (
-        signal.signal(signal.SIGTERM, terminate),
-        signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        yield
-        sys.stdout.flush()
-    except NeuroportError as error:
-        _say(f"error: {error}")
-        raise SystemExit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        _say("interrupted; nothing half-written stays")
-        raise SystemExit(_INTERRUPTED) from error
-    except BrokenPipeError as error:  # `neuroport ... | head`: the reader has gone, what it read is right
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(_BROKEN_PIPE) from error
-    except OSError as error:
-        _say(f"error: {error}")
-        raise SystemExit(UsageError.exit_code) from error
-    except Exception as error:
-        traceback.print_exc()
-        _say(f"error: this is a bug in neuroport ({type(error).__name__}); please report it with the lines above")
-        raise SystemExit(_BUG) from error
-    finally:
-        signal.signal(signal.SIGTERM, before[0])
-        signal.signal(signal.SIGINT, before[1])
-
-
-def _numbers(text: str, flag: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",") if part.strip())
-    except ValueError as error:
-        raise UsageError(
-            f"{flag} '{text}' is not a list of numbers; give one, or one per channel: 0.5,0.5,0.5"
-        ) from error
 
 
 def _sample_numbers(text: str, n_samples: int | None) -> tuple[int, ...]:
@@ -141,11 +95,6 @@ def _sample_numbers(text: str, n_samples: int | None) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 @app.command()
 def deploy(
     model: _Deployed = None,
@@ -156,11 +105,11 @@ def deploy(
     via: Annotated[
         str | None, typer.Option(help="netx: take the network there as a file of lava-dl's netx, kept in the bundle.")
     ] = None,
-    data: _Data = None,
-    scale: _Scale = None,
-    mean: _Mean = "",
-    std: _Std = "",
-    weights: _Weights = None,
+    data: Data = None,
+    scale: Scale = None,
+    mean: Mean = "",
+    std: Std = "",
+    weights: Weights = None,
     recipe: Annotated[str | None, typer.Option(help="Conversion recipe: a name, or a YAML file.")] = None,
     neuron: Annotated[
         str | None, typer.Option(help="Kind of neuron, where a chip has several; the most accurate one if left out.")
@@ -183,14 +132,13 @@ def deploy(
     out: Annotated[Path | None, typer.Option(help="Bundle directory; neuroport-out/MODEL-TARGET if left out.")] = None,
     reset: Annotated[Literal["zero", "subtract"] | None, typer.Option(help="Of a .nir file: zero if left out.")] = None,
     dt: Annotated[float | None, typer.Option(help="Of a .nir file: seconds per step; 1e-4 if left out.")] = None,
-    seed: _Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print report.json to standard output.")] = False,
-    quiet: _Quiet = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Convert, quantize, run on the chip's simulator, and compare every spike."""
-    with _reporting():
-        from neuroport.progress import Silent
-        from neuroport.terminal import TerminalProgress, show_deployment
+    with reporting():
+        from neuroport.terminal import show_deployment
         from neuroport.verbs.deployment import deploy as run
         from neuroport.verbs.options import DeployOptions
 
@@ -199,8 +147,8 @@ def deploy(
             weights=weights,
             data=data,
             scale=scale,
-            mean=_numbers(mean, "--mean"),
-            std=_numbers(std, "--std"),
+            mean=numbers(mean, "--mean"),
+            std=numbers(std, "--std"),
             target=target,
             backend=backend,
             via=via,
@@ -217,13 +165,10 @@ def deploy(
             dt_s=dt,
             seed=seed,
         )
-        if quiet:
-            result = run(options, Silent())
-        else:
-            with TerminalProgress() as progress:
-                result = run(options, progress)
+        with shown_progress(quiet=quiet) as progress:
+            result = run(options, progress)
         if as_json:
-            sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+            print_json(result.report)
         elif not quiet:
             show_deployment(result)
         _check_equal(result)
@@ -231,14 +176,14 @@ def deploy(
 
 def _check_equal(result: Deployment) -> None:
     if result.bounded is not None and result.bounded.outside:
-        _say(f"the backend differs by more than its rounding: {result.bounded.first_outside}")
+        say(f"the backend differs by more than its rounding: {result.bounded.first_outside}")
     elif result.comparison is not None and result.comparison.mismatches and result.bounded is None:
         found = result.comparison.first_mismatch
         number = "" if found is None else f" (number {result.report['sample_numbers'][found.sample]} of the test part)"
-        _say(f"the backend differs from the core: {found}{number}")
-        _say(divergence_text(result.report["backend"]["divergence"]))
+        say(f"the backend differs from the core: {found}{number}")
+        say(divergence_text(result.report["backend"]["divergence"]))
     if result.mapped is not None and result.mapped.differences:
-        _say(f"what would be loaded differs from the export: {result.mapped.first_difference}")
+        say(f"what would be loaded differs from the export: {result.mapped.first_difference}")
     if not result.is_equal:
         raise SystemExit(1)
 
@@ -250,24 +195,23 @@ def curve(
         list[str] | None,
         typer.Option(help="A name or YAML file; give it once for each curve. Default: max-norm and robust."),
     ] = None,
-    data: _Data = None,
-    scale: _Scale = None,
-    mean: _Mean = "",
-    std: _Std = "",
-    weights: _Weights = None,
+    data: Data = None,
+    scale: Scale = None,
+    mean: Mean = "",
+    std: Std = "",
+    weights: Weights = None,
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the most of a recipe if left out.", min=1)] = (
         None
     ),
     evaluate: _Evaluate = 1000,
     out: Annotated[Path | None, typer.Option(help="Directory; neuroport-out/MODEL-curve if left out.")] = None,
-    seed: _Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print curve.json to standard output.")] = False,
-    quiet: _Quiet = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Compare recipes: accuracy after every step, as CSV, JSON and a plot."""
-    with _reporting():
-        from neuroport.progress import Silent
-        from neuroport.terminal import TerminalProgress, show_curve
+    with reporting():
+        from neuroport.terminal import show_curve
         from neuroport.verbs.curve import CurveOptions
         from neuroport.verbs.curve import curve as run
 
@@ -276,8 +220,8 @@ def curve(
             weights=weights,
             data=data,
             scale=scale,
-            mean=_numbers(mean, "--mean"),
-            std=_numbers(std, "--std"),
+            mean=numbers(mean, "--mean"),
+            std=numbers(std, "--std"),
             seed=seed,
             steps=steps,
             eval_samples=evaluate or None,
@@ -285,13 +229,10 @@ def curve(
         )
         if recipe:
             options = replace(options, recipes=tuple(recipe))
-        if quiet:
-            result = run(options, Silent())
-        else:
-            with TerminalProgress() as progress:
-                result = run(options, progress)
+        with shown_progress(quiet=quiet) as progress:
+            result = run(options, progress)
         if as_json:
-            sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+            print_json(result.report)
         elif not quiet:
             show_curve(result)
 
@@ -300,7 +241,7 @@ def curve(
 def targets(context: typer.Context) -> None:
     """List the targets and what is ready."""
     if context.invoked_subcommand is None:
-        with _reporting():
+        with reporting():
             from neuroport.terminal import show_targets
 
             show_targets()
@@ -309,7 +250,7 @@ def targets(context: typer.Context) -> None:
 @targets_app.command("show")
 def targets_show(name: Annotated[str, typer.Argument(help="Target name, or a YAML file.")]) -> None:
     """Show one datasheet with its sources, and the state of its toolchain."""
-    with _reporting():
+    with reporting():
         from neuroport.terminal import show_target
 
         show_target(name)
@@ -321,23 +262,23 @@ def targets_install(
     force: Annotated[bool, typer.Option("--force", help="Make it again even if it is ready.")] = False,
 ) -> None:
     """Make the toolchain of a target ahead of time."""
-    with _reporting():
+    with reporting():
         from neuroport.chip.target import load_target
         from neuroport.toolchains import ensure
 
         sheet = load_target(name).toolchain
         if sheet is None:
-            _say(f"target '{name}' needs no toolchain")
+            say(f"target '{name}' needs no toolchain")
             return
-        made = ensure(sheet.spec, force=force, on_progress=_say)
-        _say(f"ready: {made.root}")
+        made = ensure(sheet.spec, force=force, on_progress=say)
+        say(f"ready: {made.root}")
 
 
 @recipes_app.callback(invoke_without_command=True)
 def recipes(context: typer.Context) -> None:
     """List the recipes."""
     if context.invoked_subcommand is None:
-        with _reporting():
+        with reporting():
             from neuroport.terminal import show_recipes
 
             show_recipes()
@@ -346,7 +287,7 @@ def recipes(context: typer.Context) -> None:
 @recipes_app.command("show")
 def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAML file.")]) -> None:
     """Show one recipe with its sources."""
-    with _reporting():
+    with reporting():
         from neuroport.terminal import show_recipe
 
         show_recipe(name)
@@ -355,7 +296,7 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
 @app.command()
 def schema() -> None:
     """Say what each key of report.json means."""
-    with _reporting():
+    with reporting():
         from neuroport.validation.report import SCHEMA
         from neuroport.validation.schema import KEYS
 
@@ -366,7 +307,7 @@ def schema() -> None:
         sys.stdout.write("\n".join(lines) + "\n")
 
 
-add_commands(app, _reporting)
-add_map_commands(app, _reporting, _numbers)
-add_diff(app, _reporting)
-add_golden_commands(app, _reporting)
+add_commands(app)
+add_map_commands(app)
+add_diff(app)
+add_golden_commands(app)

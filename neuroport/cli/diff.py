@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from neuroport.cli.files import Reporting
+from neuroport.cli.shared import Json, Quiet, print_json, reporting
 
 
-def add_diff(app: typer.Typer, reporting: Reporting) -> None:
-    """Add the command; `reporting` turns every ending of a command into a message and an exit code."""
+def add_diff(app: typer.Typer) -> None:
+    """Add the command."""
 
     @app.command()
     def diff(
         a: Annotated[Path, typer.Argument(metavar="A", help="A bundle made by `neuroport deploy` or `load --out`.")],
         b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
-        as_json: Annotated[bool, typer.Option("--json", help="Print all changes as JSON.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+        as_json: Json = False,
+        quiet: Quiet = False,
     ) -> None:
         """Say what changed between two bundles: settings, weights, neurons, spikes, accuracy; exit 1 if any did."""
         with reporting():
@@ -29,7 +27,7 @@ def add_diff(app: typer.Typer, reporting: Reporting) -> None:
 
             found = diff_bundles(a, b)
             if as_json:
-                sys.stdout.write(json.dumps(found.as_json(), indent=2, allow_nan=False) + "\n")
+                print_json(found.as_json())
             elif not quiet:
                 show_diff(found)
             if not found.is_equal:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from neuroport.cli.shared import Json, Quiet, print_json, reporting, shown_progress
 from neuroport.errors import UsageError
 from neuroport.terminal.divergence import divergence_text
 
-Reporting = Callable[[], AbstractContextManager[None]]
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands."""
+    _add_export(app)
+    _add_load(app)
 
 
-def add_commands(app: typer.Typer, reporting: Reporting) -> None:
-    """Add the commands; `reporting` turns every ending of a command into a message and an exit code."""
-    _add_export(app, reporting)
-    _add_load(app, reporting)
-
-
-def _add_export(app: typer.Typer, reporting: Reporting) -> None:
+def _add_export(app: typer.Typer) -> None:
     @app.command()
     def export(
         source: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5.")],
@@ -58,7 +54,7 @@ def _add_export(app: typer.Typer, reporting: Reporting) -> None:
             )
 
 
-def _add_load(app: typer.Typer, reporting: Reporting) -> None:
+def _add_load(app: typer.Typer) -> None:
     @app.command()
     def load(
         network: Annotated[Path, typer.Argument(help="A .net file of SLAYER or lava-dl.")],
@@ -73,17 +69,15 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
         input_shape: Annotated[str, typer.Option(help="C,H,W of the input where the file does not say it.")] = "",
         workers: Annotated[int | None, typer.Option(help="Simulator processes that share the samples.", min=1)] = None,
         out: Annotated[Path | None, typer.Option(help="A bundle: network.h5, spikes of both sides, report.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the report to standard output.")] = False,
-        quiet: Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")] = False,
+        as_json: Json = False,
+        quiet: Quiet = False,
     ) -> None:
         """Read a network trained with SLAYER; with data, run it on Lava and compare every spike with the core."""
         with reporting():
-            from neuroport.progress import Silent
-            from neuroport.terminal import TerminalProgress
             from neuroport.terminal.files import show_verified
             from neuroport.verbs.exchange import verify_netx
 
-            with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
+            with shown_progress(quiet=quiet) as progress:
                 result = verify_netx(
                     network,
                     progress,
@@ -96,7 +90,7 @@ def _add_load(app: typer.Typer, reporting: Reporting) -> None:
                     out=out,
                 )
             if as_json:
-                sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+                print_json(result.report)
             elif not quiet:
                 show_verified(result)
             if not result.is_equal and result.comparison is not None:

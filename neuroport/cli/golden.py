@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from neuroport.cli.files import Reporting
+from neuroport.cli.shared import Json, print_json, reporting, shown_progress
 from neuroport.errors import NeuroportError, UsageError
 
 if TYPE_CHECKING:
@@ -23,24 +21,23 @@ _Backends = Annotated[
     ),
 ]
 _Workers = Annotated[int | None, typer.Option(help="Simulator processes that share the samples.", min=1)]
-_Json = Annotated[bool, typer.Option("--json", help="Print the result to standard output as JSON.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors and differences.")]
 
 
-def add_golden_commands(app: typer.Typer, reporting: Reporting) -> None:
-    """Add the commands; `reporting` turns every ending of a command into a message and an exit code."""
+def add_golden_commands(app: typer.Typer) -> None:
+    """Add the commands."""
     golden = typer.Typer(
         no_args_is_help=True,
         rich_markup_mode=None,
         help="Golden recordings: write one, hold this neuroport against it.",
     )
     app.add_typer(golden, name="golden")
-    _add_record(golden, reporting)
-    _add_check(golden, reporting)
-    _add_validate(app, reporting)
+    _add_record(golden)
+    _add_check(golden)
+    _add_validate(app)
 
 
-def _add_record(app: typer.Typer, reporting: Reporting) -> None:
+def _add_record(app: typer.Typer) -> None:
     @app.command()
     def record(
         bundle: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`.")],
@@ -61,25 +58,23 @@ def _add_record(app: typer.Typer, reporting: Reporting) -> None:
             sys.stdout.write(f"{out}: {made.n_bytes:,} bytes, network {made.network_hash[:16]}\n{made.rerun}\n")
 
 
-def _add_check(app: typer.Typer, reporting: Reporting) -> None:
+def _add_check(app: typer.Typer) -> None:
     @app.command()
     def check(
         files: Annotated[list[Path], typer.Argument(help="Recordings: NAME.golden.h5 ...")],
         backend: _Backends = None,
         workers: _Workers = None,
-        as_json: _Json = False,
+        as_json: Json = False,
         quiet: _Quiet = False,
     ) -> None:
         """Run recordings again; exit code 1 where a bit differs, every file reported."""
         with reporting():
-            from neuroport.progress import Silent
-            from neuroport.terminal import TerminalProgress
             from neuroport.validation.golden import check_golden
             from neuroport.validation.rerun import Reruns
 
             rows: list[dict[str, Any]] = []
             codes: list[int] = []
-            with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
+            with shown_progress(quiet=quiet) as progress:
                 again = Reruns(progress.stage, progress.samples, workers)
                 for file in files:
                     progress.stage(str(file))
@@ -93,11 +88,11 @@ def _add_check(app: typer.Typer, reporting: Reporting) -> None:
                     rows.append({"file": str(file), "reruns": [rerun.as_json() for rerun in reruns]})
                     codes.append(_show(f"{file}: ", reruns, is_silent=as_json or quiet))
             if as_json:
-                sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+                print_json(rows)
             _leave(codes)
 
 
-def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
+def _add_validate(app: typer.Typer) -> None:
     @app.command()
     def validate(
         bundle: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, here or elsewhere.")],
@@ -110,7 +105,7 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
         seed: Annotated[int, typer.Option(help="Chooses among new samples.", min=0)] = 0,
         backend: _Backends = None,
         workers: _Workers = None,
-        as_json: _Json = False,
+        as_json: Json = False,
         quiet: _Quiet = False,
     ) -> None:
         """Verify a bundle's checksums, run its own inputs again, and compare every spike with what it holds.
@@ -118,8 +113,6 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
         With --data: its accuracy on new samples, and each backend beside the core on some of them.
         """
         with reporting():
-            from neuroport.progress import Silent
-            from neuroport.terminal import TerminalProgress
             from neuroport.verbs.loading import Source
             from neuroport.verbs.new_samples import Evaluated, evaluate_bundle
             from neuroport.verbs.recheck import Validated
@@ -130,7 +123,7 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
                     "--scale, --eval, --samples and --seed are of new samples; give them with --data, or leave them out"
                 )
             result: Validated | Evaluated
-            with nullcontext(Silent()) if quiet else TerminalProgress() as progress:
+            with shown_progress(quiet=quiet) as progress:
                 if data is None:
                     result = run(bundle, progress, backends=backend or (), workers=workers)
                 else:
@@ -149,7 +142,7 @@ def _add_validate(app: typer.Typer, reporting: Reporting) -> None:
                     sys.stdout.write(f"{result}\n")
             code = _show("", result.reruns, is_silent=as_json or quiet)
             if as_json:
-                sys.stdout.write(json.dumps(result.report, indent=2) + "\n")
+                print_json(result.report)
             _leave([code])
 
 

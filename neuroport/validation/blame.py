@@ -119,7 +119,7 @@ def find_blame(
         reference: the ANN's class scores of those samples, [N, n_out].
         n_steps: per sample.
         seed: of a spiking softmax.
-        on_progress: told how many of all runs over a batch are done.
+        on_progress: told how many samples have run, of those of all runs together.
     """
     return _Search(Reading(normalized, n_steps, seed), network, tests, reference, on_progress).run()
 
@@ -143,7 +143,7 @@ class _Search:
         edges = [*range(0, len(tests), size), len(tests)]
         self.batches = [slice(*pair) for pair in pairwise(edges)]
         self.n_done = 0
-        self.n_total = len(self.batches) * (1 + len(self.populations) + 2 * min(_SPLIT, len(self.populations)))
+        self.n_total = len(tests) * (1 + len(self.populations) + 2 * min(_SPLIT, len(self.populations)))
 
     def run(self) -> Blame:
         scores = self._scores([(p, "clipping") for p in self.populations], with_base=True)
@@ -183,10 +183,10 @@ class _Search:
             bench = self._bench(chosen)
             if with_base:
                 parts.setdefault(None, []).append(self._read(bench.base, chosen))
-                self._advance()
+                self._advance(chosen)
             for p, cause in variants:
                 parts.setdefault((p.name, cause), []).append(self._variant(bench, p, cause, chosen))
-                self._advance()
+                self._advance(chosen)
         return {key: np.concatenate(found) for key, found in parts.items()}
 
     def _bench(self, chosen: slice) -> Bench:
@@ -213,6 +213,6 @@ class _Search:
     def _read(self, run: CoreRun, chosen: slice) -> Scores:
         return self.reading.integers(self.network, run.readouts, {}, chosen.start).scores
 
-    def _advance(self) -> None:
-        self.n_done += 1
+    def _advance(self, chosen: slice) -> None:
+        self.n_done += chosen.stop - chosen.start
         self.on_progress(self.n_done, self.n_total)

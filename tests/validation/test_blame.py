@@ -34,6 +34,15 @@ def test_nothing_is_blamed_where_nothing_is_lost() -> None:
     assert find_faults(made.normalized, made.network) == {}
 
 
+def test_progress_counts_samples() -> None:
+    made, told = digits(60), list[tuple[int, int]]()
+    find_blame(
+        made.normalized, made.network, made.tests, made.reference, N_STEPS, on_progress=lambda *n: told.append(n)
+    )
+    n_total = 60 * (1 + 4 + 2 * 4)  # as it is, each layer exactly, and two more runs of each
+    assert told == [(n, n_total) for n in range(60, n_total + 1, 60)]
+
+
 def test_a_clipped_layer_is_named_by_its_cause() -> None:
     found = blame_of(digits(clip="conv1"))
     worst = found.layers[0]

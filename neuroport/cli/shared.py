@@ -1,0 +1,99 @@
+"""What the commands share: options, how one ends, and how results are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from neuroport.errors import NeuroportError, UsageError
+
+if TYPE_CHECKING:
+    from neuroport.progress import Progress
+
+_INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
+
+Data = Annotated[
+    Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
+]
+Scale = Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")]
+Mean = Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")]
+Std = Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")]
+Weights = Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")]
+Seed = Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report to standard output as JSON.")]
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turn every ending of a command into one clear message and its exit code."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(_TERMINATED)
+
+    # a shell's background jobs start with Ctrl-C ignored; SIGTERM must run the same clean-up
+    before = (
+        signal.signal(signal.SIGTERM, terminate),
+        signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        yield
+        sys.stdout.flush()
+    except NeuroportError as error:
+        say(f"error: {error}")
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        say("interrupted; nothing half-written stays")
+        raise SystemExit(_INTERRUPTED) from error
+    except BrokenPipeError as error:  # `neuroport ... | head`: the reader has gone, what it read is right
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(_BROKEN_PIPE) from error
+    except OSError as error:
+        say(f"error: {error}")
+        raise SystemExit(UsageError.exit_code) from error
+    except Exception as error:
+        traceback.print_exc()
+        say(f"error: this is a bug in neuroport ({type(error).__name__}); please report it with the lines above")
+        raise SystemExit(_BUG) from error
+    finally:
+        signal.signal(signal.SIGTERM, before[0])
+        signal.signal(signal.SIGINT, before[1])
+
+
+def numbers(text: str, flag: str) -> tuple[float, ...]:
+    """The numbers of an option's list."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(
+            f"{flag} '{text}' is not a list of numbers; give one, or one per channel: 0.5,0.5,0.5"
+        ) from error
+
+
+def shown_progress(*, quiet: bool) -> AbstractContextManager[Progress]:
+    """Progress on the terminal, or none."""
+    from neuroport.progress import Silent
+    from neuroport.terminal import TerminalProgress
+
+    return nullcontext(Silent()) if quiet else TerminalProgress()
+
+
+def print_json(report: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Write a report to standard output."""
+    sys.stdout.write(json.dumps(report, indent=2, allow_nan=False) + "\n")
+
+
+def say(text: str) -> None:
+    """A line on standard error."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
