@@ -40,7 +40,7 @@ def staged_bundle(place: Path) -> Iterator[Path]:
     check_place(place)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(place)
+        remove_abandoned(place)
         stage = Path(tempfile.mkdtemp(prefix=f".{place.name}.{os.getpid()}.", dir=place.parent))
     except OSError as error:
         raise BundleError(
@@ -143,7 +143,7 @@ def _move_into_place(stage: Path, place: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _remove_abandoned(place: Path) -> None:
+def remove_abandoned(place: Path) -> None:
     """Staging directories of processes that were killed before they could clean up; what was in place comes back."""
     ours = re.compile(re.escape(f".{place.name}.") + r"(\d{1,9})\.[^.]+")  # not those of a neighbour 'name.1'
     for path in place.parent.iterdir():

@@ -40,6 +40,13 @@ def test_export(bundle, tmp_path):
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["pynn"]
 
 
+def test_what_a_killed_export_left_is_removed_by_the_next(bundle, tmp_path):
+    (tmp_path / ".pynn.999999999.abc").mkdir()  # no process has that number
+    code, output = export(bundle, "--out", tmp_path / "pynn")
+    assert code == 0, output
+    assert [p.name for p in tmp_path.iterdir()] == ["pynn"]
+
+
 def test_a_place_that_is_taken(bundle, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     code, output = export(bundle, "--out", tmp_path)

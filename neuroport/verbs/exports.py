@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from neuroport.backends.spinnaker.export import write_export
+from neuroport.bundle import remove_abandoned
 from neuroport.bundle import verify as verify_bundle
 from neuroport.chip.files import read_inputs, read_network, read_trace
 from neuroport.errors import BundleError, UsageError
@@ -38,6 +39,7 @@ def export_pynn(source: str | Path, out: str | Path) -> int:
     expected = read_trace(source / "core.h5")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out)
         stage = Path(tempfile.mkdtemp(prefix=f".{out.name}.{os.getpid()}.", dir=out.parent))
         try:
             write_export(stage, network, inputs, expected)
