@@ -141,7 +141,7 @@ KEYS: Mapping[str, str] = {
     "backend.bounded.outside": "that no rounding explains",
     "backend.bounded.first_outside": "the first of them; null where there is none",
     "backend.bounded.bound": "of rounding, in integers of the potential",
-    "backend.mapping.**": "of a vendor's mapper: cores, chips, memory; connections read back, and their differences",
+    "backend.mapping.**": "of a vendor's mapper: cores, chips, memory (`predicted` too); connections and differences",
     "mapping.**": "the keys of mapping.json, or `cores` null and a `note` where the target has no cores",
     "versions.*": "of programs and packages",
 }

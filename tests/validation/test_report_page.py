@@ -238,8 +238,9 @@ def test_a_mapper_may_predict_and_need_not(tmp_path: Path) -> None:
     found, network = json.loads((out / "report.json").read_text()), read_network(out / "network.h5")
     assert found["mapping"]["cores"]
     rows = [{"what": "chips", "predicted": 1200, "used": 1000, "difference": 0.2}]
-    shown = []
-    for mapping in ({"connections": 0}, {"connections": 0, "predicted": rows}):
+    machine = {"cores_used": 4, "chips_used": 1000, "chips": 1056}
+    shown, least = [], {"machine": machine, "connections": 9, "differences": 0}
+    for mapping in (least, {**least, "predicted": rows}):
         found["backend"]["mapping"] = mapping
         shown.append(render(found, network, None))
     row = "<td>1,200</td><td>1,000</td><td>+20.00 %</td>"
