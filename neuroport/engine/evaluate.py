@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
+from neuroport.engine.samples import HeldSamples, SampleStore
 from neuroport.engine.shards import Engine, OnProgress, Outcome, shards_of, wilson
 from neuroport.engine.start import open_engine
-from neuroport.engine.work import CoreWork, HeldSamples, SampleStore
+from neuroport.engine.work import Networks, ShardWork
 from neuroport.errors import EngineError
 from neuroport.normalize.scales import Normalized
 from neuroport.validation.outputs import TestSet
@@ -83,7 +84,7 @@ def evaluate_samples(
         EngineError: nobody is left to work, or no shard could be evaluated; `partial` holds what came before.
     """
     samples: SampleStore = HeldSamples(tests) if isinstance(tests, TestSet) else tests
-    work = CoreWork(network, normalized, samples, n_steps, seed)
+    work = ShardWork(Networks(network, normalized, n_steps, seed), samples)
     shards = shards_of(len(samples), network, n_steps)
     if not isinstance(scheduler, str):
         return gather(scheduler, work, shards, samples, on_progress)
@@ -92,7 +93,7 @@ def evaluate_samples(
 
 
 def gather(
-    engine: Engine, work: object, shards: list[slice], samples: SampleStore, on_progress: OnProgress
+    engine: Engine, work: ShardWork, shards: list[slice], samples: SampleStore, on_progress: OnProgress
 ) -> Evaluation:
     """All outcomes together, whatever their order.
 

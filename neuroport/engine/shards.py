@@ -42,13 +42,6 @@ class Outcome:
     reason: str = ""
 
 
-class Work(Protocol):
-    """What is done with a shard, wherever that is."""
-
-    def run(self, shard: slice) -> ShardResult:
-        """The result of one shard; the same, bit for bit, whoever runs it."""
-
-
 class Engine(Protocol):
     """Runs work on shards. `summary` says where, in one line."""
 
