@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
+from neuroport.chip.target import Target
 from neuroport.engine.samples import HeldSamples, SampleStore
 from neuroport.engine.shards import Engine, OnProgress, Outcome, shards_of, wilson
 from neuroport.engine.start import open_engine
@@ -66,9 +67,11 @@ def evaluate_samples(
     *,
     scheduler: str | Engine = "none",
     seed: int = 0,
+    backend: str | None = None,
+    target: Target | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Show samples to the integer core, in shards; the same numbers bit for bit whoever shares them.
+    """Show samples to the integer core or a backend, in shards; the same numbers bit for bit whoever shares them.
 
     Args:
         network: and the float network it was made of, which encodes samples and reads outputs.
@@ -78,13 +81,14 @@ def evaluate_samples(
         scheduler: 'none' (threads here), 'local' (processes), the address of a Dask scheduler, or an engine that
             `open_engine` gave, which is kept open for the next call.
         seed: of the spiking softmax.
+        backend: what answers instead of the core; target: its datasheet, None for that of the network.
         on_progress: told samples that are done, and all.
 
     Raises:
         EngineError: nobody is left to work, or no shard could be evaluated; `partial` holds what came before.
     """
     samples: SampleStore = HeldSamples(tests) if isinstance(tests, TestSet) else tests
-    work = ShardWork(Networks(network, normalized, n_steps, seed), samples)
+    work = ShardWork(Networks(network, normalized, n_steps, seed, backend, target), samples)
     shards = shards_of(len(samples), network, n_steps)
     if not isinstance(scheduler, str):
         return gather(scheduler, work, shards, samples, on_progress)
