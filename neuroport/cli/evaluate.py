@@ -35,9 +35,7 @@ def add_evaluate(app: typer.Typer, reporting: Reporting, numbers: Numbers) -> No
         std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
         image_size: Annotated[int | None, typer.Option(help="Side of a folder's images, in pixels.", min=1)] = None,
         weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
-        target: Annotated[
-            str | None, typer.Option(help="Of a model: a chip; loihi-sim if left out.")
-        ] = None,
+        target: Annotated[str | None, typer.Option(help="Of a model: a chip; loihi-sim if left out.")] = None,
         recipe: Annotated[str | None, typer.Option(help="Of a model: the target's if left out.")] = None,
         steps: Annotated[int | None, typer.Option(help="Of a model: the recipe's if left out.", min=1)] = None,
         backend: Annotated[str | None, typer.Option(help="What answers instead of the core.")] = None,

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from types import FrameType
+from typing import TypeVar
 
 import dask
 from distributed import Client, Future, KilledWorker
@@ -24,7 +26,7 @@ from distributed import Client, Future, KilledWorker
 from neuroport.engine.parcel import Answered, Parcel, probe, run_task
 from neuroport.engine.shards import Outcome
 from neuroport.engine.threads import reason_of
-from neuroport.engine.work import Storable
+from neuroport.engine.work import Storable, Stored
 from neuroport.errors import EngineError
 from neuroport.version import __version__
 
@@ -54,7 +56,7 @@ class ClusterEngine:
         """Where the work is done, and where to watch it."""
         return f"{self.where}, {self.n_threads} threads; dashboard: {self.client.dashboard_link}"
 
-    def outcomes(self, work: Storable, shards: Sequence[slice]) -> Iterator[Outcome]:
+    def outcomes(self, work: Storable, shards: Sequence[slice]) -> Generator[Outcome, None, None]:
         """Each shard's outcome as it ends.
 
         A shard whose worker died is given to another; one that kills them, or raises, is a failed outcome.
@@ -62,7 +64,8 @@ class ClusterEngine:
         Raises:
             EngineError: the scheduler or all workers are gone, or nothing has ended for an hour.
         """
-        with tempfile.TemporaryDirectory(prefix="neuroport-", dir=self.shared) as made:
+        ended: queue.SimpleQueue[Future | None] = queue.SimpleQueue()
+        with _interrupts_to(ended), tempfile.TemporaryDirectory(prefix="neuroport-", dir=self.shared) as made:
             folder = Path(made)
             stored = work.stored(folder)
             see_it = self._see(stored.paths)
@@ -70,16 +73,17 @@ class ClusterEngine:
                 parcel = Parcel(folder.name, {p.name: p.read_bytes() for p in stored.parcel})
                 self._within(_WORKERS_S, lambda: self.client.register_plugin(parcel))
             try:
-                yield from self._run(stored, list(shards), ships=not see_it)
+                yield from self._run(stored, list(shards), ended, ships=not see_it)
             finally:
                 if not see_it and self.client.status == "running":
                     with suppress(EngineError, OSError):
                         self._within(CONNECT_S, lambda: self.client.unregister_worker_plugin(folder.name))
 
-    def _run(self, work: Any, shards: list[slice], *, ships: bool) -> Iterator[Outcome]:
+    def _run(
+        self, work: Stored, shards: list[slice], ended: queue.SimpleQueue[Future | None], *, ships: bool
+    ) -> Generator[Outcome, None, None]:
         waiting, n_lost = deque(shards), dict.fromkeys(range(len(shards)), 0)
         place = {shard.start: k for k, shard in enumerate(shards)}
-        ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         flying: dict[str, tuple[Future, slice]] = {}
         last = time.monotonic()
         try:
@@ -96,6 +100,8 @@ class ClusterEngine:
                 except queue.Empty:
                     self._check_alive(last)
                     continue
+                if future is None:
+                    raise KeyboardInterrupt
                 last = time.monotonic()
                 _, shard = flying.pop(future.key)
                 if future.status in ("cancelled", "lost"):
@@ -222,6 +228,23 @@ def connected(address: str, *, shared: Path | None = None) -> Iterator[ClusterEn
             yield ClusterEngine(client, address, shared=shared)
         finally:
             client.close(timeout=CONNECT_S)
+
+
+@contextmanager
+def _interrupts_to(ended: queue.SimpleQueue[Future | None]) -> Iterator[None]:
+    """Ctrl-C as an entry of the queue: raised anywhere, Python drops it where it meets a callback of Dask's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def put(number: int, frame: FrameType | None) -> None:
+        ended.put(None)  # a SimpleQueue can be put into while it is
+
+    before = signal.signal(signal.SIGINT, put)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,10 +108,11 @@ def gather(
     found: list[Outcome] = []
     done = 0
     try:
-        for outcome in engine.outcomes(work, shards):
-            found.append(outcome)
-            done += outcome.shard.stop - outcome.shard.start
-            on_progress(done, len(samples))
+        with closing(engine.outcomes(work, shards)) as outcomes:
+            for outcome in outcomes:
+                found.append(outcome)
+                done += outcome.shard.stop - outcome.shard.start
+                on_progress(done, len(samples))
     except EngineError as error:
         error.partial = _added(found, samples)
         raise

@@ -43,6 +43,7 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
                 dashboard_address="127.0.0.1:0",
                 memory_limit=limit,
                 death_timeout=_START_S,
+                preload=["neuroport.engine.worker_setup"],
                 silence_logs=logging.CRITICAL + 1,
             )
         except (OSError, RuntimeError, TimeoutError) as error:
@@ -61,7 +62,13 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
 
 
 def _children() -> set[psutil.Process]:
-    return set(psutil.Process().children(recursive=True))
+    """Processes started by multiprocessing, without the tracker that all of them share."""
+    found = set()
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(process.cmdline()):
+                found.add(process)
+    return found
 
 
 def _end(processes: set[psutil.Process]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neuroport.backends.registry import get_backend
 from neuroport.bundle import verify
 from neuroport.chip.files import read_network
 from neuroport.chip.suit import suited
@@ -87,6 +88,8 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
     for flag, value in (("--steps", options.steps), ("--eval", options.samples)):
         if value is not None and value < 1:
             raise UsageError(f"{flag} must be at least 1, got {value}")
+    if options.backend is not None:
+        get_backend(options.backend)  # a wrong name is told before anything is started
     with open_engine(options.scheduler, workers=options.workers, shared=options.shared) as engine:
         is_bundle = isinstance(options.model, str | Path) and Path(options.model).is_dir()
         subject = _of_bundle(options, progress) if is_bundle else _of_model(options, progress)

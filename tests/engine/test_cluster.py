@@ -205,7 +205,7 @@ def test_no_scheduler_at_an_address(monkeypatch):
 
     monkeypatch.setattr(cluster, "CONNECT_S", 2.0)
     with (
-        pytest.raises(EngineError, match="no scheduler answers at 'tcp://127.0.0.1:1'"),
+        pytest.raises(EngineError, match="no scheduler answers at"),
         open_engine("tcp://127.0.0.1:1"),
     ):
         pass
