@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neuroport.chip.network import IntNetwork
 from neuroport.validation.core_batch import most_samples
 
-_COST = 1 << 34  # synapse-steps of one shard: seconds, so that a scheduler has little to do
+_COST = 1 << 40  # synapse-steps of one shard: seconds of one thread, so that a scheduler has little to do
 _MOST = 256
 _Z = 1.959963984540054  # 97.5 % of a normal distribution lie below
 

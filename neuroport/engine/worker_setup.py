@@ -6,6 +6,8 @@ import signal
 
 from distributed import Worker
 
+import neuroport.engine.parcel  # noqa: F401 - takes seconds, which the first shard then does not
+
 
 def dask_setup(worker: Worker) -> None:
     """Ignore a terminal's interrupt, which goes to all processes of a command."""
