@@ -34,9 +34,11 @@ _Made = TypeVar("_Made")
 _LOOK_S, CONNECT_S, _WORKERS_S, _STALLED_S = 1.0, 15.0, 60.0, 3600.0
 _IN_FLIGHT = 4  # tasks for each thread that are with the scheduler at a time
 _REDO = 3  # times that a shard which the scheduler has lost is handed out again
+_DEATHS = 3  # workers that may die of a shard before it counts as poisoned
+_THREADS_S = 3.0  # workers of a cluster come one by one
 SETTINGS = {
     "distributed.comm.timeouts.connect": f"{CONNECT_S:.0f}s",
-    "distributed.scheduler.allowed-failures": 3,  # workers that die of a shard before it counts as poisoned
+    "distributed.scheduler.allowed-failures": _DEATHS,
     "distributed.admin.large-graph-warning-threshold": "1 GB",
 }
 
@@ -85,7 +87,7 @@ class ClusterEngine:
         waiting, n_lost = deque(shards), dict.fromkeys(range(len(shards)), 0)
         place = {shard.start: k for k, shard in enumerate(shards)}
         flying: dict[str, tuple[Future, slice]] = {}
-        last = time.monotonic()
+        last = counted = time.monotonic()
         try:
             while waiting or flying:
                 while waiting and len(flying) < max(1, _IN_FLIGHT * self.n_threads):
@@ -103,6 +105,8 @@ class ClusterEngine:
                 if future is None:
                     raise KeyboardInterrupt
                 last = time.monotonic()
+                if last - counted > _THREADS_S:
+                    self.n_threads, counted = self._count_threads(), last
                 _, shard = flying.pop(future.key)
                 if future.status in ("cancelled", "lost"):
                     self._check_alive(last)
@@ -124,9 +128,7 @@ class ClusterEngine:
         if future.status == "error":
             error = future.exception(timeout=CONNECT_S)
             if isinstance(error, KilledWorker):
-                return Outcome(
-                    shard, None, f"its worker died {SETTINGS['distributed.scheduler.allowed-failures']} times"
-                )
+                return Outcome(shard, None, f"more than {_DEATHS} workers died of it")
             return Outcome(shard, None, reason_of(error))
         try:
             return Outcome(shard, future.result(timeout=CONNECT_S))
@@ -153,6 +155,13 @@ class ClusterEngine:
         except (KeyError, OSError, ValueError):
             return {}
         return {address: int(worker["nthreads"]) for address, worker in workers.items()}
+
+    def _count_threads(self) -> int:
+        """Threads of all workers; as they were counted before if the scheduler does not say."""
+        try:
+            return int(self.client.scheduler_info(n_workers=0)["total_threads"])
+        except (KeyError, OSError, ValueError):
+            return self.n_threads
 
     def _await_workers(self) -> int:
         """Threads of the workers, once there is one."""

@@ -90,7 +90,7 @@ def evaluate_samples(
     """
     samples: SampleStore = HeldSamples(tests) if isinstance(tests, TestSet) else tests
     work = ShardWork(Networks(network, normalized, n_steps, seed, backend, target), samples)
-    shards = shards_of(len(samples), network, n_steps)
+    shards = shards_of(len(samples), network, n_steps, is_backend=backend is not None)
     if not isinstance(scheduler, str):
         return gather(scheduler, work, shards, samples, on_progress)
     with open_engine(scheduler) as engine:

@@ -15,6 +15,7 @@ from neuroport.validation.core_batch import most_samples
 
 _COST = 1 << 40  # synapse-steps of one shard: seconds of one thread, so that a scheduler has little to do
 _MOST = 256
+_HELD = 1 << 28  # spikes of all populations that a backend returns at a time
 _Z = 1.959963984540054  # 97.5 % of a normal distribution lie below
 
 
@@ -60,9 +61,13 @@ class Engine(Protocol):
 OnProgress = Callable[[int, int], None]
 
 
-def shards_of(n_samples: int, network: IntNetwork, n_steps: int) -> list[slice]:
-    """Samples cut into shards, by the network's size alone: who shares them must not change a result."""
-    size = max(1, min(_MOST, most_samples(network, n_steps), _COST // max(1, network.n_synapses * n_steps)))
+def shards_of(n_samples: int, network: IntNetwork, n_steps: int, *, is_backend: bool = False) -> list[slice]:
+    """Samples cut into shards, by the network's size alone: who shares them must not change a result.
+
+    is_backend: a backend answers, which returns every spike.
+    """
+    most = min(_MOST, _HELD // (n_steps * network.n_neurons)) if is_backend else _MOST
+    size = max(1, min(most, most_samples(network, n_steps), _COST // max(1, network.n_synapses * n_steps)))
     return [slice(start, min(start + size, n_samples)) for start in range(0, n_samples, size)]
 
 

@@ -23,7 +23,7 @@ class ThreadEngine:
 
     def outcomes(self, work: ShardWork, shards: Sequence[slice]) -> Generator[Outcome, None, None]:
         """Each shard's outcome as it ends."""
-        executor = ThreadPoolExecutor(self.n_threads)
+        executor = ThreadPoolExecutor(self.n_threads if work.networks.backend is None else 1)
         try:
             open_ = {executor.submit(work.run, shard): shard for shard in shards}
             while open_:
