@@ -13,7 +13,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -84,16 +84,18 @@ class ClusterEngine:
     def _run(
         self, work: Stored, shards: list[slice], ended: queue.SimpleQueue[Future | None], *, ships: bool
     ) -> Generator[Outcome, None, None]:
-        waiting, n_lost = deque(shards), dict.fromkeys(range(len(shards)), 0)
-        place = {shard.start: k for k, shard in enumerate(shards)}
+        waiting, n_lost = deque(shards), Counter[int]()
         flying: dict[str, tuple[Future, slice]] = {}
         last = counted = time.monotonic()
         try:
             while waiting or flying:
                 while waiting and len(flying) < max(1, _IN_FLIGHT * self.n_threads):
                     shard = waiting.popleft()
-                    # the shards are named in order: the scheduler takes the first ones first
-                    raw = work.samples.raw(shard) if ships else None
+                    try:
+                        raw = work.samples.raw(shard) if ships else None
+                    except Exception as error:  # noqa: BLE001 - what a worker reads is reported in the same way
+                        yield Outcome(shard, None, reason_of(error))
+                        continue
                     future = self.client.submit(run_task, work, shard, raw, pure=False)
                     flying[future.key] = (future, shard)
                     future.add_done_callback(ended.put)
@@ -110,12 +112,11 @@ class ClusterEngine:
                 _, shard = flying.pop(future.key)
                 if future.status in ("cancelled", "lost"):
                     self._check_alive(last)
-                    k = place[shard.start]
-                    n_lost[k] += 1
-                    if n_lost[k] <= _REDO:
+                    n_lost[shard.start] += 1
+                    if n_lost[shard.start] <= _REDO:
                         waiting.appendleft(shard)
                     else:
-                        yield Outcome(shard, None, f"the scheduler lost this shard {n_lost[k]} times")
+                        yield Outcome(shard, None, f"the scheduler lost this shard {n_lost[shard.start]} times")
                     continue
                 yield self._outcome(future, shard)
                 future.release()
