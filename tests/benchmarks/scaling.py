@@ -14,7 +14,9 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +100,10 @@ class Plan:
 def by_workers(bundle: Path | None, data: Path | None, n: int | None, rounds: int) -> dict[str, Any]:
     """Seconds of the same evaluation by one and by two processes, in turn; their answers must be equal."""
     watches: dict[int, list[_Watch]] = {1: [], 2: []}
-    answers = set()
+    answers: set[tuple[int, bytes]] = set()
+    bounds: list[float] = []
     for _ in range(rounds):
+        bounds.append(of_the_machine())
         for workers, found in watches.items():
             found.append(_Watch())
             options = EvaluateOptions(
@@ -113,6 +117,7 @@ def by_workers(bundle: Path | None, data: Path | None, n: int | None, rounds: in
         "samples": result.evaluation.n,
         "are_equal": len(answers) == 1,
         "samples_per_s": rates,
+        "speedup_of_an_empty_loop": bounds,
         "speedup": statistics.median(rates[2]) / statistics.median(rates[1]),
         "seconds_with_first_import_and_compilation": seconds,
         "speedup_with_these": statistics.median(seconds[1]) / statistics.median(seconds[2]),
@@ -137,6 +142,22 @@ class _Watch:
     def rate(self) -> float:
         (first, n_first), (last, n_last) = self.times[min(2, len(self.times) - 2)], self.times[-1]
         return (n_last - n_first) / (last - first)
+
+
+def spun(seconds: float) -> float:
+    """Rounds a second of a loop that needs nothing but a processor."""
+    n, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        n += 1
+    return n / seconds
+
+
+def of_the_machine(seconds: float = 3.0) -> float:
+    """What two processes can be faster than one here and now, beside whatever else runs: the bound of any speed-up."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        list(pool.map(spun, (0.1, 0.1)))
+        one = spun(seconds)
+        return sum(pool.map(spun, (seconds, seconds))) / one
 
 
 def by_simulated(n_workers: int, n_tasks: int, seconds: float) -> dict[str, Any]:

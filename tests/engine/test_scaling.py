@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import time
+
 import pytest
 from distributed import Client, LocalCluster
 
-from neuroport.engine import cluster
+from neuroport.engine import cluster, open_engine
 from neuroport.engine.cluster import ClusterEngine
 from neuroport.errors import EngineError
 from tests.benchmarks.scaling import Asleep, Plan, by_simulated
@@ -69,3 +74,48 @@ def test_nothing_is_waited_for_for_ever(inside, monkeypatch):
         engine = ClusterEngine(client, "here")
         with pytest.raises(EngineError, match=r"no shard has ended at here for \d+ s; look at the dashboard for why"):
             list(engine.outcomes(Asleep(4.0), SHARDS[:1]))
+
+
+class Deadly(Asleep):
+    """Work that kills who does its third shard."""
+
+    def run(self, shard):
+        if shard.start == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(shard)
+
+
+def test_a_shard_that_kills_its_workers_does_not_stop_the_rest(monkeypatch):
+    monkeypatch.setitem(cluster.SETTINGS, "distributed.scheduler.allowed-failures", 0)
+    with open_engine("local", workers=1) as engine:
+        found = list(engine.outcomes(Deadly(0.01), SHARDS[:6]))
+    assert len(found) == 6
+    failed = {outcome.shard.start: outcome.reason for outcome in found if outcome.result is None}
+    assert "workers died of it" in failed[2]
+
+
+def cannot(paths):
+    raise ImportError("No module named 'neuroport'")
+
+
+def test_workers_without_neuroport(inside, monkeypatch):
+    monkeypatch.setattr(cluster, "probe", cannot)
+    with Client(inside) as client:
+        engine = ClusterEngine(client, "here")
+        with pytest.raises(EngineError, match="cannot work for neuroport: ImportError: No module named 'neuroport'"):
+            list(engine.outcomes(Asleep(0.0), SHARDS))
+        with pytest.raises(EngineError, match=r"has not answered for 0 s; is it overloaded\?"):
+            engine._within(0.05, lambda: time.sleep(1))
+        with pytest.raises(EngineError, match="refused: OSError: no"):
+            engine._within(5, refuse)
+
+
+def refuse():
+    raise OSError("no")
+
+
+def test_dask_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "neuroport.engine.cluster")
+    with pytest.raises(EngineError, match=r"needs Dask .* install neuroport\[cluster\]"), open_engine("local"):
+        pass
