@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from neuroport.chip.oracle import run_oracle
     from neuroport.chip.quantize import quantize
     from neuroport.chip.target import load_target
+    from neuroport.engine import evaluate_samples, open_engine
     from neuroport.errors import NeuroportError
     from neuroport.mapping.activity import measure
     from neuroport.mapping.mapped import map_to_cores
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from neuroport.validation.golden import check_golden, record_golden
     from neuroport.verbs.bundle_diff import diff_bundles
     from neuroport.verbs.deployment import Deployment, deploy
+    from neuroport.verbs.evaluate import EvaluateOptions, evaluate
     from neuroport.verbs.exchange import export_netx, verify_netx
     from neuroport.verbs.fitting import MapOptions, fit, map_model
     from neuroport.verbs.options import DeployOptions
@@ -42,6 +44,7 @@ __all__ = [
     "DeployOptions",
     "Deployment",
     "EncodedInputs",
+    "EvaluateOptions",
     "MapOptions",
     "NeuroportError",
     "Record",
@@ -55,6 +58,8 @@ __all__ = [
     "diagnose",
     "diff_bundles",
     "encode_inputs",
+    "evaluate",
+    "evaluate_samples",
     "export_netx",
     "export_nir",
     "fit",
@@ -65,6 +70,7 @@ __all__ = [
     "map_to_cores",
     "measure",
     "network_hash",
+    "open_engine",
     "predict_relu1",
     "quantize",
     "read_netx",
@@ -83,6 +89,7 @@ _HOME = {
     "DeployOptions": "neuroport.verbs.options",
     "Deployment": "neuroport.verbs.deployment",
     "EncodedInputs": "neuroport.chip.inputs",
+    "EvaluateOptions": "neuroport.verbs.evaluate",
     "MapOptions": "neuroport.verbs.fitting",
     "NeuroportError": "neuroport.errors",
     "Record": "neuroport.chip.core.record",
@@ -95,6 +102,8 @@ _HOME = {
     "diagnose": "neuroport.validation.diagnosis",
     "diff_bundles": "neuroport.verbs.bundle_diff",
     "encode_inputs": "neuroport.chip.inputs",
+    "evaluate": "neuroport.verbs.evaluate",
+    "evaluate_samples": "neuroport.engine",
     "export_netx": "neuroport.verbs.exchange",
     "export_nir": "neuroport.backends.nir.verbs",
     "fit": "neuroport.verbs.fitting",
@@ -105,6 +114,7 @@ _HOME = {
     "map_to_cores": "neuroport.mapping.mapped",
     "measure": "neuroport.mapping.activity",
     "network_hash": "neuroport.chip.digest",
+    "open_engine": "neuroport.engine",
     "predict_relu1": "neuroport.normalize.predict",
     "quantize": "neuroport.chip.quantize",
     "read_netx": "neuroport.backends.loihi.netx_read",

@@ -76,3 +76,9 @@ class WorkerError(ToolchainError):
 
 class SelfTestError(ToolchainError):
     """Compiled code of the core does not give the reference's spikes on this machine."""
+
+
+class EngineError(ToolchainError):
+    """A cluster's scheduler does not answer, is gone, or has nobody who works. `partial`: what was done before."""
+
+    partial: object = None

@@ -1,4 +1,4 @@
-"""Imports point one way: ann < snn < normalize < chip < mapping < backends < validation < cli, read from the source.
+"""Imports point one way: ann < snn < normalize < chip < mapping < backends < validation < engine < cli, by the source.
 
 The same pass over the files keeps vendor SDKs inside their workers, files short, and home folders out of the source.
 """
@@ -18,7 +18,7 @@ MAX_LINES = 400
 VENDOR_PACKAGES = frozenset({"lava", "pyNN", "spynnaker"})
 HOME_FOLDER = re.compile(r"/(?:home|root|Users)/\w|[A-Z]:\\+Users\\")
 
-ROOMS = ("ann", "snn", "normalize", "chip", "mapping", "backends", "validation")
+ROOMS = ("ann", "snn", "normalize", "chip", "mapping", "backends", "validation", "engine")
 
 # Helper modules on the ground floor, each with those of ours that it may import.
 GROUND = {
@@ -27,7 +27,9 @@ GROUND = {
     "units": frozenset[str](),
     "version": frozenset[str](),
     "events": frozenset({"errors"}),
-    "data": frozenset({"errors", "events"}),
+    "arrays": frozenset({"errors"}),
+    "data": frozenset({"arrays", "errors", "events"}),
+    "data_sources": frozenset({"arrays", "data", "errors"}),
     "datasheets": frozenset({"errors"}),
     "interpreters": frozenset({"errors"}),
     "toolchains": frozenset({"errors", "interpreters"}),

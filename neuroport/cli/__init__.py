@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from neuroport.cli.diff import add_diff
+from neuroport.cli.evaluate import add_evaluate
 from neuroport.cli.files import add_commands
 from neuroport.cli.golden import add_golden_commands
 from neuroport.cli.mapping import add_commands as add_map_commands
@@ -309,5 +310,6 @@ def schema() -> None:
 
 add_commands(app)
 add_map_commands(app)
+add_evaluate(app)
 add_diff(app)
 add_golden_commands(app)

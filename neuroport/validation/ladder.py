@@ -15,21 +15,18 @@ from numpy.typing import NDArray
 from neuroport.ann.graph import AnnGraph, ReLU
 from neuroport.ann.interpret import run_outputs
 from neuroport.ann.load import LoadedAnn
-from neuroport.chip.core import run_core
-from neuroport.chip.core.record import CoreRun, Record
-from neuroport.chip.inputs import EncodedInputs
-from neuroport.chip.network import IntHead, IntNetwork
+from neuroport.chip.network import IntNetwork
 from neuroport.errors import ConversionError
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.rates import forward_rates
 from neuroport.snn.simulate import simulate
+from neuroport.validation.core_batch import most_samples, run_core_batch
 from neuroport.validation.margins import Margins, margins
 from neuroport.validation.outputs import Answer, Reading, Scores, TestSet
 
 _BATCH = 100
 _CORE_BATCH = 1000  # encoded a few at a time by the core
-_HELD = 1 << 26  # potentials of outputs that are held at a time
 
 
 @dataclass(frozen=True)
@@ -165,25 +162,22 @@ class Ladder:
         """The integer core on all samples."""
         self.on_rung("integer_core")
         reading = Reading(normalized, n_steps, seed)
-        first = network.heads[0]
-        membranes = [head.population for head in network.heads if head.read == "membrane"]
-        record = Record(spikes=[first.population] if first.read == "count" else [], potentials=dict.fromkeys(membranes))
         total: dict[str, NDArray[np.int64]] = {}
         lost: dict[str, tuple[int, int]] = {}
         n_right = np.zeros(n_steps, np.int64)
 
         def run(k: slice) -> Answer:
-            inputs = EncodedInputs(normalized.network, network, tests.samples(k), n_steps)
-            result = run_core(network, inputs, record=record)
-            n_right[:] += (_classes_over_time(result, first) == tests.labels[k, None]).sum(0)
-            for name, spikes in result.totals.items():
-                total[name] = total.get(name, np.zeros_like(spikes)) + spikes
+            spikes = None if tests.spikes is None else tests.spikes[k]
+            part = TestSet(tests.images[k], tests.labels[k], spikes)
+            found = run_core_batch(reading, network, part, first_sample=k.start)
+            n_right[:] += found.n_right_over_time
+            for name, spiked in found.totals.items():
+                total[name] = total.get(name, np.zeros_like(spiked)) + spiked
                 over, floor = lost.get(name, (0, 0))
-                lost[name] = (over + result.overflows[name], floor + result.floored[name])
-            return reading.integers(network, result.readouts, result.trace.potentials, k.start)
+                lost[name] = (over + found.overflows[name], floor + found.floored[name])
+            return found.answer
 
-        held = n_steps * sum(network.by_name[name].n_neurons for name in {first.population, *membranes})
-        self._climb("integer_core", len(tests), run, max(1, min(_CORE_BATCH, _HELD // held)))
+        self._climb("integer_core", len(tests), run, min(_CORE_BATCH, most_samples(network, n_steps)))
         scale = len(tests) * n_steps
         activity = {
             name: LayerActivity(float(spikes.mean() / scale), float((spikes == 0).mean()), *lost[name])
@@ -224,16 +218,6 @@ def _head_rates(network: SpikingNetwork, images: NDArray[np.float32], *, clip: b
 def _relative_error(found: Scores, trained: Scores) -> float:
     size = float(np.sqrt(np.square(trained).mean()))
     return float(np.sqrt(np.square(found.reshape(trained.shape) - trained).mean())) / max(size, 1e-12)
-
-
-def _classes_over_time(run: CoreRun, head: IntHead) -> NDArray[np.int64]:
-    """[N, T]: the class with the largest number after each step."""
-    if head.read == "membrane":
-        values = run.potentials[head.population]
-    else:
-        values = run.rasters[head.population].unpack().cumsum(1, dtype=np.int64)
-    classes: NDArray[np.int64] = values.reshape(*values.shape[:2], -1).argmax(2)
-    return classes
 
 
 def _flat(output: Scores) -> Scores:

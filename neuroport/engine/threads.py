@@ -1,0 +1,48 @@
+"""Shards in this process: one thread for each processor, without Dask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from neuroport.engine.shards import Outcome, ShardResult
+from neuroport.engine.work import ShardWork
+
+
+class ThreadEngine:
+    """Threads share the shards; a backend's, which starts processes of its own, run one after another."""
+
+    def __init__(self, n_threads: int | None = None) -> None:
+        self.n_threads = n_threads or len(os.sched_getaffinity(0))
+
+    @property
+    def summary(self) -> str:
+        """Where the work is done."""
+        return f"this process, {self.n_threads} threads"
+
+    def outcomes(self, work: ShardWork, shards: Sequence[slice]) -> Generator[Outcome, None, None]:
+        """Each shard's outcome as it ends."""
+        executor = ThreadPoolExecutor(self.n_threads if work.networks.backend is None else 1)
+        try:
+            open_ = {executor.submit(work.run, shard): shard for shard in shards}
+            while open_:
+                done, _ = wait(open_, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield _outcome(open_.pop(future), future)
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _outcome(shard: slice, future: Future[ShardResult]) -> Outcome:
+    error = future.exception()
+    if error is None:
+        return Outcome(shard, future.result())
+    if not isinstance(error, Exception):  # an interrupt is nobody's fault
+        raise error
+    return Outcome(shard, None, reason_of(error))
+
+
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
