@@ -26,6 +26,7 @@ from neuroport.cli.diff import add_diff
 from neuroport.cli.files import add_commands
 from neuroport.cli.golden import add_golden_commands
 from neuroport.cli.mapping import add_commands as add_map_commands
+from neuroport.cli.search import add_search
 from neuroport.errors import NeuroportError, UsageError
 from neuroport.terminal.divergence import divergence_text
 
@@ -356,3 +357,4 @@ add_commands(app, _reporting)
 add_map_commands(app, _reporting, _numbers)
 add_diff(app, _reporting)
 add_golden_commands(app, _reporting)
+add_search(app, _reporting, _numbers)

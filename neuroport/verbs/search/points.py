@@ -1,0 +1,69 @@
+"""Points of a search: how often they were right, what they cost, and which are the frontier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from neuroport.engine.shards import wilson
+from neuroport.verbs.search.options import MAXIMIZED
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of n samples were right, with Wilson's interval."""
+
+    n_right: int
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        """The fraction."""
+        return self.n_right / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The ends of Wilson's interval of 95 %: what the number of samples can tell."""
+        return wilson(self.n_right, self.n)
+
+    def as_json(self) -> dict[str, Any]:
+        """For search.json."""
+        low, high = self.interval
+        return {"right": self.n_right, "samples": self.n, "accuracy": self.accuracy, "low": low, "high": high}
+
+
+def dominates(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether one is nowhere worse than the other, and somewhere better; both have the same keys."""
+    gains = [_gain(name, one[name], other[name]) for name in other]
+    return min(gains) >= 0 and max(gains) > 0
+
+
+def frontier(points: Sequence[Mapping[str, float]]) -> list[int]:
+    """Which points no other dominates; of equal ones the first. Cheapest first, then by accuracy."""
+    kept = [
+        k
+        for k, point in enumerate(points)
+        if point not in points[:k] and not any(dominates(other, point) for other in points)
+    ]
+    return sorted(kept, key=lambda k: (*costs_of(points[k]).values(), points[k][MAXIMIZED], k))
+
+
+def costs_of(point: Mapping[str, float]) -> dict[str, float]:
+    """What is minimized."""
+    return {name: value for name, value in point.items() if name != MAXIMIZED}
+
+
+def is_hopeless(share: Share, costs: Mapping[str, float], done: Sequence[Mapping[str, float]], least: float) -> bool:
+    """Whether even the upper end of the interval is below what is asked for, or no better than a point as cheap.
+
+    done: points with accuracy on all samples, and the same costs.
+    """
+    high = 1.0 if share.n_right == share.n else share.interval[1]  # the formula's own end is a rounding below
+    if high < least:
+        return True
+    return any(p[MAXIMIZED] >= high and all(p[name] <= cost for name, cost in costs.items()) for p in done)
+
+
+def _gain(name: str, one: float, other: float) -> float:
+    return one - other if name == MAXIMIZED else other - one
