@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn
 from neuroport.chip.digest import network_hash
@@ -26,7 +27,7 @@ from neuroport.normalize.scales import Normalized
 from neuroport.snn.over_time import accuracy_over_time
 from neuroport.validation.outputs import TestSet
 from neuroport.verbs.conversion import Conversion, Made
-from neuroport.verbs.search.points import Share
+from neuroport.verbs.search.points import Share, share_of
 from neuroport.verbs.search.space import Candidate
 
 PREDICTED = 500  # samples of the clipped ANN
@@ -46,9 +47,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Value:
-    """What a trial found: on all samples, its costs, the network's hash, seconds of conversion and on the core."""
+    """What a trial found: which of all samples are right, its costs, the network's hash, seconds to make and to run.
 
-    share: Share
+    is_right: [N].
+    """
+
+    is_right: NDArray[np.bool_]
     costs: dict[str, float]
     digest: str
     made_s: float
@@ -87,16 +91,16 @@ class Bench:
         on_rung(Step("float", self._on_float(normalized, candidate), costs))
         made = self.made(candidate, normalized)
         costs = costs | self._costs(candidate, made)
-        made_s, n_right = time.monotonic() - began, 0
+        made_s, is_right = time.monotonic() - began, np.zeros(0, np.bool_)
         began = time.monotonic()
         for part in _growing(len(self.samples)):
             seen = part_of(self.samples, part)
-            n_right += self.on_core(made, seen, candidate.recipe.steps).n_right
-            share = Share(n_right, part.stop)
+            answers = self.on_core(made, seen, candidate.recipe.steps).classes
+            is_right = np.concatenate([is_right, answers == seen.labels])
             if part.stop < len(self.samples):
-                on_rung(Step(f"core-{part.stop}", share, costs))
+                on_rung(Step(f"core-{part.stop}", share_of(is_right), costs))
         digest = network_hash(made.recalibrated.quantized.network)
-        return Value(share, costs, digest, made_s, time.monotonic() - began)
+        return Value(is_right, costs, digest, made_s, time.monotonic() - began)
 
     def on_core(self, made: Made, samples: TestSet, n_steps: int) -> Evaluation:
         """The integer core on all samples; everything a search measures on it comes through here.
@@ -185,9 +189,9 @@ def part_of(samples: TestSet, part: slice) -> TestSet:
     return replace(samples, images=samples.images[part], labels=samples.labels[part], spikes=spikes, numbers=None)
 
 
-def right(ann: LoadedAnn, samples: TestSet) -> Share:
-    """How many samples the trained network has right."""
-    return Share(int(np.count_nonzero(ann.run_framework(samples.images).argmax(1) == samples.labels)), len(samples))
+def right(ann: LoadedAnn, samples: TestSet) -> NDArray[np.bool_]:
+    """Which samples the trained network has right, [N]."""
+    return np.asarray(ann.run_framework(samples.images).argmax(1) == samples.labels)
 
 
 def _unheard(_: str) -> None:

@@ -24,10 +24,11 @@ class SearchOptions(Source):
     target, recipe: names or YAML files; the recipe says what is not searched (input, readout, pools) and is the one to
     beat; None is the target's default. objectives: some of OBJECTIVES, `accuracy` among them. trials: finished ones,
     those of earlier runs with the same storage counted. budget_s: seconds for all, the last measurements included.
-    storage: an Optuna storage URL or a path of an SQLite file; None for <out>.sqlite3. samples: of the training part
-    that trials are judged on; eval_samples: of the test part, which only the result is measured on, None for all.
-    max_steps: the end of the range of steps, None for the recipe's. min_accuracy: a fraction, None for 0.1 below the
-    ANN. out: directory, None for neuroport-out/<model>-<target>-search.
+    storage: an Optuna storage URL or a path of an SQLite file; None for <out>.sqlite3. samples: of the test part that
+    trials are judged on; eval_samples: others of it, on which only the result is measured, None for all others; where
+    there are too few for both, each gets half. max_steps: the end of the range of steps, None for the recipe's.
+    min_accuracy: a fraction, None for 0.1 below the ANN. scheduler: who shares the samples (see the engine). out:
+    directory, None for neuroport-out/<model>-<target>-search.
     """
 
     target: str | Path = "loihi-sim"

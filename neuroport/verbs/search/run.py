@@ -26,7 +26,7 @@ from neuroport.verbs.conversion import Conversion, calibration_set
 from neuroport.verbs.loading import check_labels, load_source, take_samples
 from neuroport.verbs.search.bench import Bench, part_of, right
 from neuroport.verbs.search.options import SearchOptions, check_options, check_target
-from neuroport.verbs.search.points import Share
+from neuroport.verbs.search.points import Share, share_of
 from neuroport.verbs.search.report import Baseline, Measured, Outcome, make_report, write_result
 from neuroport.verbs.search.space import Space
 from neuroport.verbs.search.study import Study, directions_of, name_of, opened, optuna_module
@@ -87,7 +87,7 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     check_place(out)
     storage = options.storage or Path(f"{out}.sqlite3")
     ann_right = right(subject.ann, subject.samples)
-    least = options.min_accuracy if options.min_accuracy is not None else ann_right.accuracy - MARGIN
+    least = options.min_accuracy if options.min_accuracy is not None else float(ann_right.mean()) - MARGIN
     name = name_of(_identity(options, target, base, subject, least))
     with opened(storage, name, directions_of(options.objectives)) as study, open_engine(options.scheduler) as engine:
         bench = _bench(options, target, subject, engine)
@@ -96,7 +96,7 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         baseline = _baseline(bench, base, subject)
         deadline = began + options.budget_s
         n_held = len(subject.tests)
-        limits = (least, options.max_cores, n_held, deadline)
+        limits = (ann_right, least, options.max_cores, n_held, deadline)
         trials = Trials(bench, space, study, options.objectives, *limits, progress)
         ended = trials.run(options.trials, space.starts(_noise_percentile(study, base, subject, options.seed)))
         found = trials.frontier()
@@ -115,7 +115,7 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
             time.monotonic() - began,
             least,
             subject.steps,
-            ann=(ann_right, right(subject.ann, subject.tests)),
+            ann=(share_of(ann_right), share_of(right(subject.ann, subject.tests))),
             n_calibration=len(subject.calibration),
             baseline=baseline,
             measured=measured,
@@ -144,8 +144,8 @@ def _read(options: SearchOptions, base: Recipe) -> _Subject:
     order = dataset.choose("test", None, options.seed)
     if len(order) < _LEAST_TESTS:
         raise DataError(
-            f"'{dataset.name}': its test part holds {len(order)} sample; a search needs some to search on and others to "
-            f"measure the result: give at least {_LEAST_TESTS}, better hundreds"
+            f"'{dataset.name}': its test part holds {len(order)} sample; a search needs some to search on and "
+            f"others to measure the result: give at least {_LEAST_TESTS}, better hundreds"
         )
     n_held = min(options.eval_samples or len(order), max(len(order) - options.samples, len(order) // 2))
     n_all = min(len(order), n_held + options.samples)

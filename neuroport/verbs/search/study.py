@@ -1,7 +1,7 @@
 """The study: Optuna's storage, its sampler, and trials that come again in the same order.
 
 Every trial is asked with a sampler whose seed is that of the search and the number of trials finished before, so a
-search that was cut and goes on asks what an uninterrupted one asks. Cut trials count as failed; the sampler ignores those.
+search that was cut and goes on asks what one without a cut asks. Cut trials count as failed, which the sampler ignores.
 """
 
 from __future__ import annotations

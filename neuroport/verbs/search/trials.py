@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuroport.errors import ConversionError, DoesNotFitError, UsageError
 from neuroport.progress import Progress
 from neuroport.verbs.search.bench import Bench, Step, Value
 from neuroport.verbs.search.options import MAXIMIZED
-from neuroport.verbs.search.points import Share, frontier, is_hopeless
+from neuroport.verbs.search.points import Done, Share, frontier, is_hopeless, packed, share_of, unpacked
 from neuroport.verbs.search.space import Candidate, Space
 from neuroport.verbs.search.study import Study
 
@@ -47,12 +50,17 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """Runs trials of a study. least: accuracy below which nothing counts; deadline: of time.monotonic()."""
+    """Runs trials of a study.
+
+    ann: [N], which samples searched on the ANN has right; least: accuracy below which nothing counts; deadline: of
+    time.monotonic().
+    """
 
     bench: Bench
     space: Space
     study: Study
     objectives: tuple[str, ...]
+    ann: NDArray[np.bool_]
     least: float
     max_cores: int | None
     n_held_out: int
@@ -101,7 +109,7 @@ class Trials:
             values = twin.values if twin.values else None
             self.study.end(trial, values, twin.constraints, **{**twin.user_attrs, "rung": "repeated"})
             return f"as trial {twin.number}"
-        began, done = time.monotonic(), [self._point(t) for t in self.study.complete()]
+        began, done = time.monotonic(), [_done(t) for t in self.study.complete()]
 
         def on_rung(step: Step) -> None:
             if time.monotonic() + self._reserve_s() > self.deadline:
@@ -122,11 +130,13 @@ class Trials:
         return self._complete(trial, value, time.monotonic() - began)
 
     def _complete(self, trial: Trial, value: Value, seconds: float) -> str:
-        point = value.costs | {MAXIMIZED: value.share.accuracy}
+        share = share_of(value.is_right)
+        point = value.costs | {MAXIMIZED: share.accuracy}
         facts = {
             "rung": "core",
-            "right": value.share.n_right,
-            "samples": value.share.n,
+            "right": share.n_right,
+            "samples": share.n,
+            "is_right": packed(value.is_right),
             "costs": value.costs,
             "digest": value.digest,
             "made_s": value.made_s,
@@ -134,11 +144,11 @@ class Trials:
             "seconds": seconds,
         }
         values = [point[name] for name in self.objectives]
-        self.study.end(trial, values, self._violations(value.share, value.costs), **facts)
+        self.study.end(trial, values, self._violations(share, value.costs), **facts)
         shown = ", ".join(f"{name} {cost:.4g}" for name, cost in value.costs.items())
-        return f"{100 * value.share.accuracy:.2f} %, {shown}"
+        return f"{100 * share.accuracy:.2f} %, {shown}"
 
-    def _judge(self, step: Step, done: Sequence[dict[str, float]]) -> None:
+    def _judge(self, step: Step, done: Sequence[Done]) -> None:
         """End a trial that is not worth more.
 
         Optuna's own pruners compare one objective and refuse studies of several (optuna 5.0.0, trial/_trial.py l.482
@@ -149,7 +159,7 @@ class Trials:
         costs = {name: step.costs[name] for name in self.objectives if name in step.costs}
         # where a cost is not known yet, a point that looks worse may still be the cheapest
         known = done if len(costs) == len(self.objectives) - 1 else []
-        if is_hopeless(step.share, costs, known, self.least):
+        if is_hopeless(step.share, costs, known, self.least, self.ann):
             raise _Pruned(step, "not worth more")
 
     def _violations(self, share: Share, costs: dict[str, float]) -> dict[str, float]:
@@ -192,3 +202,8 @@ class Trials:
             f"{text}; the most accurate one has {100 * best['right'] / best['samples']:.2f} % of {best['samples']} "
             f"samples{least}; ask for less (--min-accuracy, --max-steps, --max-cores), or give more --trials"
         )
+
+
+def _done(trial: FrozenTrial) -> Done:
+    facts = trial.user_attrs
+    return Done(facts["costs"], unpacked(facts["is_right"], facts["samples"]))
