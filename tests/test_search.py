@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from neuroport.cli import app
 from neuroport.engine.shards import Outcome
 from neuroport.errors import DataError, DoesNotFitError, EngineError, UsageError
 from neuroport.normalize.recipe import load_recipe
+from neuroport.progress import Silent
 from neuroport.verbs.deployment import deploy
 from neuroport.verbs.options import DeployOptions
 from neuroport.verbs.search import run as module
@@ -58,6 +60,8 @@ def test_the_files_and_what_they_hold(made):
     assert json.loads((out / "search.json").read_text()) == report
     assert report["schema"] == "neuroport-search/1" and report["ended"] == "trials"
     assert report["trials"]["finished"] == 7 >= report["trials"]["complete"] >= len(report["frontier"]) >= 1
+    told = f"--target cpu --objective accuracy,steps --trials 7 --budget 600s --out {out} --samples 60 --max-steps 8"
+    assert report["command"] == f"neuroport search {told} --eval 40"
     page = (out / "report.html").read_text()
     assert page.count("<circle") == len(report["frontier"])
     for row in report["frontier"]:
@@ -168,7 +172,10 @@ def test_cores_energy_and_fewer_bits(tmp_path):
             step = 2 << (8 - row["weight_bits"])
             assert load_target(out / row["target"]).arithmetic.weights.mixed.step == step
     page = (out / "report.html").read_text()
-    assert "Accuracy over cores" in page and "nJ per inference" in page
+    assert report["frontier"][0]["energy_notes"]["marks"] == ["second-hand"]
+    assert (
+        "Energies are of second-hand numbers" in page and "Accuracy over cores" in page and "nJ per inference" in page
+    )
 
 
 def test_wrong_flags(tmp_path):
@@ -215,6 +222,18 @@ def test_a_storage_that_is_no_database(tmp_path):
     (tmp_path / "s.sqlite3").write_text("no database at all, but long enough for a header of one" * 10)
     with pytest.raises(UsageError, match="cannot be opened"):
         search(options(tmp_path / "o", storage=tmp_path / "s.sqlite3"))
+
+
+def test_a_storage_that_breaks_during_the_search(tmp_path):
+    class Breaking(Silent):
+        def stage(self, text):
+            if text.startswith("trial 1 of"):
+                with sqlite3.connect(tmp_path / "s.sqlite3") as database:
+                    database.execute("DROP TABLE trials")
+
+    with pytest.raises(UsageError, match="failed during the search"):
+        search(options(tmp_path / "o", storage=tmp_path / "s.sqlite3"), Breaking())
+    assert not (tmp_path / "o").exists()
 
 
 def test_without_optuna(tmp_path, monkeypatch):

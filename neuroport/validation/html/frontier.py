@@ -54,6 +54,10 @@ def search_says(report: Report) -> list[Say]:
             f"within 0.5 points of the ANN ({share_text(report['ann']['held_out'])})",
         )
     )
+    notes = next((row["energy_notes"] for row in report["frontier"] if row["energy_notes"]), None)
+    if notes is not None:
+        left = f"not in it, as not known: {', '.join(notes['leaves_out'])}" if notes["leaves_out"] else ""
+        says.append(Say("warn" if left else "ok", f"Energies are of {', '.join(notes['marks'])} numbers", left))
     return says
 
 

@@ -49,7 +49,7 @@ class Step:
 class Value:
     """What a trial found: which of all samples are right, its costs, the network's hash, seconds to make and to run.
 
-    is_right: [N].
+    is_right: [N]; energy_notes: what the energy is worth, and what it leaves out.
     """
 
     is_right: NDArray[np.bool_]
@@ -57,6 +57,7 @@ class Value:
     digest: str
     made_s: float
     core_s: float
+    energy_notes: dict[str, list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +91,8 @@ class Bench:
         normalized = self._float(candidate)
         on_rung(Step("float", self._on_float(normalized, candidate), costs))
         made = self.made(candidate, normalized)
-        costs = costs | self._costs(candidate, made)
+        found, notes = self._costs(candidate, made)
+        costs = costs | found
         made_s, is_right = time.monotonic() - began, np.zeros(0, np.bool_)
         began = time.monotonic()
         for part in _growing(len(self.samples)):
@@ -100,7 +102,7 @@ class Bench:
             if part.stop < len(self.samples):
                 on_rung(Step(f"core-{part.stop}", share_of(is_right), costs))
         digest = network_hash(made.recalibrated.quantized.network)
-        return Value(is_right, costs, digest, made_s, time.monotonic() - began)
+        return Value(is_right, costs, digest, made_s, time.monotonic() - began, notes)
 
     def on_core(self, made: Made, samples: TestSet, n_steps: int) -> Evaluation:
         """The integer core on all samples; everything a search measures on it comes through here.
@@ -155,22 +157,25 @@ class Bench:
         found = accuracy_over_time(normalized.network, few.samples(slice(None)), few.labels, steps, seed=self.seed)
         return Share(round(float(next(iter(found.values()))[-1]) * len(few)), len(few))
 
-    def _costs(self, candidate: Candidate, made: Made) -> dict[str, float]:
-        """Cores and energy, where they are asked for."""
+    def _costs(self, candidate: Candidate, made: Made) -> tuple[dict[str, float], dict[str, list[str]]]:
+        """Cores and energy, where they are asked for, and what is to be said of the energy."""
         network, chip = made.recalibrated.quantized.network, self.chip(candidate)
         found: dict[str, float] = {}
+        notes: dict[str, list[str]] = {}
         if "energy" in self.wants:
             few = self.calibration.samples(slice(0, ENERGY))
             normalized = made.recalibrated.normalized.network
             activity = measure(network, EncodedInputs(normalized, network, few, candidate.recipe.steps))
             mapped = map_to_cores(network, chip, activity, seed=self.seed)
-            found["energy"] = (mapped.cost.energy_J if mapped.cost else None) or 0.0
+            if mapped.cost is not None:
+                found["energy"] = mapped.cost.energy_J or 0.0
+                notes = {"marks": list(mapped.cost.marks), "leaves_out": list(mapped.cost.missing)}
             n_cores = mapped.n_cores
         elif "cores" in self.wants:
             n_cores = len(partition(network, chip).cores)
         if "cores" in self.wants:
             found["cores"] = n_cores
-        return found
+        return found, notes
 
 
 def _growing(n: int) -> Iterator[slice]:

@@ -14,9 +14,10 @@ search.json, schema `neuroport-search/1`; accuracies are fractions, energies jou
   samples: for the default recipe the first step from which it stays so, for the search (`steps_to_lossless`) the fewest
   steps of a point that is.
 - frontier: points that meet the constraints and that no other dominates on the samples searched on, cheapest first:
-  {trial, recipe, target, neuron, weight_bits, steps, costs, searched_on, held_out, is_dominated (by another's held-out
-  accuracy), is_allowed (constraints, held-out), lossless, digest (of the integer network), params, command}. recipe and
-  target: files of this directory; target is null unless weights have fewer bits.
+  {trial, recipe, target, neuron, weight_bits, steps, costs, energy_notes (marks of the coefficients, and what the
+  energy leaves out as not known; empty where energy is no objective), searched_on, held_out, is_dominated (by another's
+  held-out accuracy), is_allowed (constraints, held-out), lossless, digest (of the integer network), params, command}.
+  recipe and target: files of this directory; target is null unless weights have fewer bits.
 - best: number of the point (from 0) with the smallest cost (the first objective but accuracy) of those allowed, without
   --min-accuracy of those that are lossless, or else the most accurate; null if none is allowed.
 - versions.
@@ -24,6 +25,7 @@ search.json, schema `neuroport-search/1`; accuracies are fractions, energies jou
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -102,7 +104,7 @@ def make_report(options: SearchOptions, outcome: Outcome) -> dict[str, Any]:
         "recipe": base.recipe,
         "objectives": list(options.objectives),
         "seed": options.seed,
-        "command": _command(options, outcome.storage),
+        "command": _command(options),
         "storage": shown_url(storage_url(outcome.storage)),
         "study": outcome.study.study.study_name,
         "ended": outcome.ended,
@@ -162,6 +164,7 @@ def _rows(options: SearchOptions, outcome: Outcome) -> list[dict[str, Any]]:
                 "weight_bits": candidate.weight_bits,
                 "steps": candidate.recipe.steps,
                 "costs": found.costs | {"steps": candidate.recipe.steps},
+                "energy_notes": found.energy_notes,
                 "searched_on": found.share.as_json(),
                 "held_out": m.share.as_json(),
                 "is_dominated": any(dominates(other, points[k]) for other in points),
@@ -222,7 +225,7 @@ def _counts(study: Study) -> dict[str, int]:
     }
 
 
-def _command(options: SearchOptions, storage: str | Path) -> str:
+def _command(options: SearchOptions) -> str:
     """The command line that goes on with this search."""
     defaults = SearchOptions()
     flags: dict[str, Any] = {
@@ -231,14 +234,16 @@ def _command(options: SearchOptions, storage: str | Path) -> str:
         "objective": ",".join(options.objectives),
         "trials": options.trials,
         "budget": f"{options.budget_s:g}s",
-        "storage": shown_url(storage_url(storage)),
+        "storage": None if options.storage is None else shown_url(storage_url(options.storage)),
+        "out": options.out,
         "samples": options.samples,
         "max-steps": options.max_steps,
         "min-accuracy": None if options.min_accuracy is None else f"{100 * options.min_accuracy:g}",
         "max-cores": options.max_cores,
+        "scheduler": options.scheduler,
     }
-    given = {"samples": options.samples != defaults.samples}
-    parts = [f"--{flag} {value}" for flag, value in flags.items() if value is not None and given.get(flag, True)]
+    told = {flag: v for flag, v in flags.items() if v is not None and v != getattr(defaults, flag, None)}
+    parts = [f"--{flag} {shlex.quote(str(value))}" for flag, value in told.items()]
     parts += [] if options.eval_samples == defaults.eval_samples else [f"--eval {options.eval_samples or 0}"]
     source = {name: getattr(options, name) for name in ("model", "weights", "data", "scale", "mean", "std", "seed")}
     return " ".join([command_of(DeployOptions(**source)).replace(" deploy", " search", 1), *parts])

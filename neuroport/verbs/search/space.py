@@ -81,7 +81,7 @@ class Space:
             change["reset"] = trial.suggest_categorical("reset", sorted(a.resets))
         if change["scale"] == "activation":
             change["percentile"] = round(100 - trial.suggest_float("clipped_percent", *_TAIL, log=True), 4)
-        if _has_v_init(a):
+        if a.v_init:
             change["v_init"] = round(trial.suggest_float("v_init", 0.0, _V_INIT, step=_TENTH), 1)
         if a.clamp:
             change["clamp"] = round(trial.suggest_float("clamp", 0.0, _CLAMP, step=_TENTH), 1)
@@ -127,17 +127,12 @@ class Space:
             "granularity": (True, recipe.granularity),
             "reset": (len(a.resets) > 1, recipe.reset),
             "clipped_percent": (recipe.scale == "activation", min(max(100 - recipe.percentile, _TAIL[0]), _TAIL[1])),
-            "v_init": (_has_v_init(a), _tenth(recipe.v_init, _V_INIT)),
+            "v_init": (a.v_init, _tenth(recipe.v_init, _V_INIT)),
             "clamp": (a.clamp, _tenth(recipe.clamp, _CLAMP)),
             "calibrate": (True, recipe.calibrates_biases),
             "weight_bits": (bool(self.widths), next(iter(self.widths), None)),
         }
         return {name: value for name, (is_chosen, value) in wanted.items() if is_chosen}
-
-
-def _has_v_init(a: Arithmetic) -> bool:
-    """Whether a neuron can start charged: two compartments bring it with the threshold's synapse."""
-    return a.v_init or bool(a.two_compartments)
 
 
 def _tenth(value: float, most: float) -> float:

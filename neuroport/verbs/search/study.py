@@ -81,16 +81,24 @@ def opened(storage: str | Path, name: str, directions: Sequence[str]) -> Iterato
                     storage=store, study_name=name, directions=list(directions), load_if_exists=True
                 )
         except (SQLAlchemyError, ImportError, ValueError, RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UsageError(
-                f"--storage '{shown_url(url)}' cannot be opened: {reason}; give a path for an SQLite file in a "
-                f"directory that can be written, or an Optuna URL (postgresql://user:password@host/name) whose driver "
-                f"is installed"
+                f"--storage '{shown_url(url)}' cannot be opened: {_first_line(error)}; give a path for an SQLite file "
+                f"in a directory that can be written, or an Optuna URL (postgresql://user:password@host/name) whose "
+                f"driver is installed"
             ) from error
         try:
             yield Study(study, optuna)
+        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise UsageError(
+                f"--storage '{shown_url(url)}' failed during the search: {_first_line(error)}; finished trials that it "
+                f"holds are kept: see that it works, then give the same command"
+            ) from error
         finally:
             store.remove_session()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @contextmanager

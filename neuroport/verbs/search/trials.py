@@ -46,6 +46,7 @@ class Found:
     share: Share
     costs: dict[str, float]
     digest: str
+    energy_notes: dict[str, list[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +143,7 @@ class Trials:
             "made_s": value.made_s,
             "core_s": value.core_s,
             "seconds": seconds,
+            "energy_notes": value.energy_notes,
         }
         values = [point[name] for name in self.objectives]
         self.study.end(trial, values, self._violations(share, value.costs), **facts)
@@ -179,7 +181,8 @@ class Trials:
     def _found(self, trial: FrozenTrial) -> Found:
         facts, candidate = trial.user_attrs, self.space.choose(self.study.chosen(trial.params))
         share = Share(facts["right"], facts["samples"])
-        return Found(trial.number, dict(trial.params), candidate, share, dict(facts["costs"]), facts["digest"])
+        costs, notes = dict(facts["costs"]), dict(facts["energy_notes"])
+        return Found(trial.number, dict(trial.params), candidate, share, costs, facts["digest"], notes)
 
     def _reserve_s(self) -> float:
         """What it will take to make the points of the frontier again and to measure them on the held-out samples."""
