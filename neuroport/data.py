@@ -1,11 +1,11 @@
-"""Data sets of users: a `.npz` with images and labels, brought to the shape the model reads where no doubt is left."""
+"""Data sets of users: images and labels, brought to the shape the model reads where no doubt is left."""
 
 from __future__ import annotations
 
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroport.arrays import ChosenRows, Rows, map_npz, paths_of
 from neuroport.errors import DataError
 from neuroport.events import EventSource, StoredSpikes, has_events, read_events, unified
 
@@ -20,15 +21,19 @@ Shape = tuple[int, ...]
 Part = Literal["train", "test"]
 _TRAIN_FRACTION = 0.2
 _MAX_CLASS = 1_000_000
+_MAPPED_FROM = 1 << 28  # bytes of a file; of smaller ones, which are read, the archive's checksums are compared
 _MIN_IMAGE_AXES = 4  # samples, steps, and two that are no channels
 _NAMES = ("x", "y", "t", "p", "spikes", "offsets", "labels")  # of arrays, before the first underscore
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """One part of a data set as it stands in the file: images of each input of the network, or events; and labels."""
+    """One part of a data set as it stands in the file: images of each input of the network, or events; and labels.
 
-    images: tuple[NDArray[np.generic], ...]
+    Images may stay in their file until they are asked for.
+    """
+
+    images: tuple[Rows, ...]
     labels: NDArray[np.int64]
     events: EventSource | None = None
 
@@ -56,7 +61,7 @@ class Dataset:
     """Samples of both parts; `images` and `spikes` scale and shape what is asked for.
 
     The training part calibrates, the test part is what accuracy is measured on. n_steps: steps of recorded spikes,
-    None where there are none or any number can be had.
+    None where there are none or any number can be had. held: what must live as long as the samples do.
     """
 
     name: str
@@ -64,6 +69,7 @@ class Dataset:
     test: Samples
     scaling: Scaling
     n_steps: int | None = None
+    held: object = None
 
     @property
     def has_events(self) -> bool:
@@ -167,18 +173,35 @@ def load_npz(
     Event data: spikes [N, T, ...] with y, or t, x, y, p, offsets and labels, each as it is or with _train and _test.
     uint8 images are multiplied by 1/255 unless `scale` says otherwise, float ones by `scale` if given; then `mean` is
     subtracted and the result divided by `std`. One array is split by the seed: a fifth calibrates, the rest is the
-    test part. Nothing pickled is read.
+    test part. Nothing pickled is read; images that are stored uncompressed stay in the file until they are asked for.
 
     Raises:
         DataError: unreadable, arrays missing, lengths that differ, labels that are no class numbers.
     """
-    if scale is not None and not 0 < scale < math.inf:
-        raise DataError(f"--scale must be a number above 0, got {scale}")
-    if not all(0 < s < math.inf for s in std) or not all(math.isfinite(m) for m in mean):
-        raise DataError(f"--mean must be finite and --std above 0, got {list(mean)} and {list(std)}")
     arrays = _read_arrays(path)
-    if has_events(arrays):
-        return _event_set(arrays, path, seed, has_scaling=scale is not None or bool(mean or std))
+    if not has_events(arrays):
+        return images_of(arrays, path, scale=scale, mean=mean, std=std, seed=seed)
+    _check_scaling(scale, mean, std)
+    plain = {name: np.asarray(array) for name, array in arrays.items()}
+    return _event_set(plain, path, seed, has_scaling=scale is not None or bool(mean or std))
+
+
+def images_of(
+    arrays: Mapping[str, Rows],
+    path: Path,
+    *,
+    scale: float | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    seed: int = 0,
+    held: object = None,
+) -> Dataset:
+    """The data set of arrays named as in a `.npz` file; see load_npz. path: for messages; held: see Dataset.
+
+    Raises:
+        DataError: arrays missing, lengths that differ, labels that are no class numbers.
+    """
+    _check_scaling(scale, mean, std)
     train, test = _parts(arrays, path, seed)
     for x in (*train.images, *test.images):
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
@@ -191,10 +214,18 @@ def load_npz(
         )
     default = 1 / 255 if kinds == {True} else 1.0
     factor = default if scale is None else scale
-    return Dataset(path.name, train, test, Scaling(factor, tuple(mean) or (0.0,), tuple(std) or (1.0,)))
+    scaling = Scaling(factor, tuple(mean) or (0.0,), tuple(std) or (1.0,))
+    return Dataset(path.name, train, test, scaling, held=held)
 
 
-def _read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
+def _check_scaling(scale: float | None, mean: Sequence[float], std: Sequence[float]) -> None:
+    if scale is not None and not 0 < scale < math.inf:
+        raise DataError(f"--scale must be a number above 0, got {scale}")
+    if not all(0 < s < math.inf for s in std) or not all(math.isfinite(m) for m in mean):
+        raise DataError(f"--mean must be finite and --std above 0, got {list(mean)} and {list(std)}")
+
+
+def _read_arrays(path: Path) -> dict[str, Rows]:
     if not path.is_file():
         raise DataError(f"data file '{path}' does not exist")
     if not zipfile.is_zipfile(path):
@@ -204,7 +235,9 @@ def _read_arrays(path: Path) -> dict[str, NDArray[np.generic]]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"data file '{path}' holds one array; a .npz with x_train, y_train, ... is read")
             wanted = [name for name in archive.files if name.split("_")[0] in _NAMES]
-            return {name: archive[name] for name in wanted}
+            images = {n for n in wanted if n.startswith("x")} if not has_events(dict.fromkeys(wanted)) else set()
+            mapped = {name: map_npz(path, name) for name in images if path.stat().st_size >= _MAPPED_FROM}
+            return {name: archive[name] if (m := mapped.get(name)) is None else m for name in wanted}
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data file '{path}' cannot be read as .npz: {reason}") from error
@@ -253,13 +286,13 @@ class _Subset:
         return self.source.take(self.chosen[index], n_steps, shape)
 
 
-def _image_names(arrays: dict[str, NDArray[np.generic]], part: str) -> list[str]:
+def _image_names(arrays: Mapping[str, Rows], part: str) -> list[str]:
     """x_train, or x_train_0, x_train_1, ... in order."""
     several = [f"{part}_{k}" for k in range(len(arrays)) if f"{part}_{k}" in arrays]
     return several if several and part not in arrays else [part]
 
 
-def _parts(arrays: dict[str, NDArray[np.generic]], path: Path, seed: int) -> tuple[Samples, Samples]:
+def _parts(arrays: Mapping[str, Rows], path: Path, seed: int) -> tuple[Samples, Samples]:
     has_parts = any(name.startswith(("x_train", "x_test")) for name in arrays)
     inputs = {part: _image_names(arrays, part) for part in (("x_train", "x_test") if has_parts else ("x",))}
     wanted = [name for names in inputs.values() for name in names] + (["y_train", "y_test"] if has_parts else ["y"])
@@ -270,7 +303,7 @@ def _parts(arrays: dict[str, NDArray[np.generic]], path: Path, seed: int) -> tup
             f"'{path}': {what}: {', '.join(missing)} not found among {', '.join(sorted(arrays)) or 'no arrays'}; "
             f"give x_train, y_train, x_test, y_test or x, y"
         )
-    scalars = [name for name in wanted if not arrays[name].ndim]
+    scalars = [name for name in wanted if not arrays[name].shape]
     if scalars:
         raise DataError(f"'{path}': {', '.join(scalars)} is a single number; an array with one entry per image is read")
     made = {}
@@ -279,17 +312,23 @@ def _parts(arrays: dict[str, NDArray[np.generic]], path: Path, seed: int) -> tup
         label = part.replace("x", "y", 1)
         if len({len(x) for x in images}) > 1:
             raise DataError(f"'{path}': {', '.join(names)} hold {[len(x) for x in images]} samples; one each is needed")
-        made[part] = Samples(images, _labels(arrays[label], label, len(images[0]), path))
+        made[part] = Samples(images, _labels(np.asarray(arrays[label]), label, len(images[0]), path))
     if has_parts:
         train, test = made["x_train"], made["x_test"]
     else:
         whole = made["x"]
         order = np.random.default_rng(seed).permutation(len(whole))
         n = max(1, round(_TRAIN_FRACTION * len(whole)))
-        train, test = (Samples(tuple(x[k] for x in whole.images), whole.labels[k]) for k in (order[:n], order[n:]))
+        parts = (order[:n], order[n:])
+        train, test = (Samples(tuple(_rows(x, k) for x in whole.images), whole.labels[k]) for k in parts)
     if not len(train) or not len(test):
         raise DataError(f"'{path}': {len(train)} training and {len(test)} test samples; both parts are needed")
     return train, test
+
+
+def _rows(x: Rows, chosen: NDArray[np.int64]) -> Rows:
+    """Some rows; those of a file are left there."""
+    return ChosenRows(x, chosen) if paths_of(x) else x[chosen]
 
 
 def _labels(y: NDArray[np.generic], name: str, n: int, path: Path) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -89,7 +89,7 @@ class AddressEvents:
         return spikes
 
 
-def has_events(arrays: Arrays) -> bool:
+def has_events(arrays: Iterable[str]) -> bool:
     """Whether the arrays of a file hold spikes or events and not images."""
     names = {name.removesuffix("_train").removesuffix("_test") for name in arrays}
     return "spikes" in names or ("offsets" in names and not names.isdisjoint((*_TIME_NAMES, "p")))

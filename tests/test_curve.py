@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from neuroport.verbs import curve as module
 from neuroport.bundle import verify
 from neuroport.cli import app
 from neuroport.datasheets import data_dir
 from neuroport.errors import UsageError
+from neuroport.verbs import curve as module
 from neuroport.verbs.curve import CurveOptions, curve
 from neuroport.verbs.deployment import deploy
 from neuroport.verbs.options import DeployOptions

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from neuroport.cli.diff import add_diff
+from neuroport.cli.evaluate import add_evaluate
 from neuroport.cli.files import add_commands
 from neuroport.cli.golden import add_golden_commands
 from neuroport.cli.mapping import add_commands as add_map_commands
@@ -355,6 +356,7 @@ def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAM
 
 add_commands(app, _reporting)
 add_map_commands(app, _reporting, _numbers)
+add_evaluate(app, _reporting, _numbers)
 add_diff(app, _reporting)
 add_golden_commands(app, _reporting)
 add_search(app, _reporting, _numbers)

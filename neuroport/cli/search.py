@@ -54,7 +54,7 @@ def add_search(app: typer.Typer, reporting: Reporting, numbers: Numbers) -> None
         evaluate: Annotated[
             int, typer.Option("--eval", help="Other test samples, for the result; 0 for all others.", min=0)
         ] = 1000,
-        scheduler: Annotated[str, typer.Option(help="Who shares the samples; none: threads here.")] = "none",
+        scheduler: Annotated[str, typer.Option(help="none: threads here; local: processes; or an address.")] = "none",
         scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
         mean: Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel.")] = "",
         std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
+from neuroport.chip.target import Target
+from neuroport.engine.samples import HeldSamples, SampleStore
 from neuroport.engine.shards import Engine, OnProgress, Outcome, shards_of, wilson
 from neuroport.engine.start import open_engine
-from neuroport.engine.work import CoreWork, HeldSamples, SampleStore
+from neuroport.engine.work import Networks, ShardWork
 from neuroport.errors import EngineError
 from neuroport.normalize.scales import Normalized
 from neuroport.validation.outputs import TestSet
@@ -65,9 +68,11 @@ def evaluate_samples(
     *,
     scheduler: str | Engine = "none",
     seed: int = 0,
+    backend: str | None = None,
+    target: Target | None = None,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
-    """Show samples to the integer core, in shards; the same numbers bit for bit whoever shares them.
+    """Show samples to the integer core or a backend, in shards; the same numbers bit for bit whoever shares them.
 
     Args:
         network: and the float network it was made of, which encodes samples and reads outputs.
@@ -77,13 +82,14 @@ def evaluate_samples(
         scheduler: 'none' (threads here), 'local' (processes), the address of a Dask scheduler, or an engine that
             `open_engine` gave, which is kept open for the next call.
         seed: of the spiking softmax.
+        backend: what answers instead of the core; target: its datasheet, None for that of the network.
         on_progress: told samples that are done, and all.
 
     Raises:
         EngineError: nobody is left to work, or no shard could be evaluated; `partial` holds what came before.
     """
     samples: SampleStore = HeldSamples(tests) if isinstance(tests, TestSet) else tests
-    work = CoreWork(network, normalized, samples, n_steps, seed)
+    work = ShardWork(Networks(network, normalized, n_steps, seed, backend, target), samples)
     shards = shards_of(len(samples), network, n_steps)
     if not isinstance(scheduler, str):
         return gather(scheduler, work, shards, samples, on_progress)
@@ -92,7 +98,7 @@ def evaluate_samples(
 
 
 def gather(
-    engine: Engine, work: object, shards: list[slice], samples: SampleStore, on_progress: OnProgress
+    engine: Engine, work: ShardWork, shards: list[slice], samples: SampleStore, on_progress: OnProgress
 ) -> Evaluation:
     """All outcomes together, whatever their order.
 
@@ -102,10 +108,11 @@ def gather(
     found: list[Outcome] = []
     done = 0
     try:
-        for outcome in engine.outcomes(work, shards):
-            found.append(outcome)
-            done += outcome.shard.stop - outcome.shard.start
-            on_progress(done, len(samples))
+        with closing(engine.outcomes(work, shards)) as outcomes:
+            for outcome in outcomes:
+                found.append(outcome)
+                done += outcome.shard.stop - outcome.shard.start
+                on_progress(done, len(samples))
     except EngineError as error:
         error.partial = _added(found, samples)
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neuroport.chip.network import IntNetwork
 from neuroport.validation.core_batch import most_samples
 
-_COST = 1 << 34  # synapse-steps of one shard: seconds, so that a scheduler has little to do
+_COST = 1 << 40  # synapse-steps of one shard: seconds of one thread, so that a scheduler has little to do
 _MOST = 256
 _Z = 1.959963984540054  # 97.5 % of a normal distribution lie below
 
@@ -42,13 +42,6 @@ class Outcome:
     reason: str = ""
 
 
-class Work(Protocol):
-    """What is done with a shard, wherever that is."""
-
-    def run(self, shard: slice) -> ShardResult:
-        """The result of one shard; the same, bit for bit, whoever runs it."""
-
-
 class Engine(Protocol):
     """Runs work on shards. `summary` says where, in one line."""
 
@@ -56,7 +49,7 @@ class Engine(Protocol):
     def summary(self) -> str:
         """Where the work is done."""
 
-    def outcomes(self, work: Any, shards: Sequence[slice]) -> Iterator[Outcome]:
+    def outcomes(self, work: Any, shards: Sequence[slice]) -> Generator[Outcome, None, None]:
         """Each shard's outcome as it ends, in any order.
 
         Raises:
@@ -83,4 +76,4 @@ def wilson(n_right: int, n: int) -> tuple[float, float]:
     p, z2 = n_right / n, _Z * _Z
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return 0.0 if n_right == 0 else middle - half, 1.0 if n_right == n else middle + half

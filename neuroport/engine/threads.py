@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from neuroport.engine.shards import Outcome, ShardResult, Work
+from neuroport.engine.shards import Outcome, ShardResult
+from neuroport.engine.work import ShardWork
 
 
 class ThreadEngine:
@@ -20,7 +21,7 @@ class ThreadEngine:
         """Where the work is done."""
         return f"this process, {self.n_threads} threads"
 
-    def outcomes(self, work: Work, shards: Sequence[slice]) -> Iterator[Outcome]:
+    def outcomes(self, work: ShardWork, shards: Sequence[slice]) -> Generator[Outcome, None, None]:
         """Each shard's outcome as it ends."""
         executor = ThreadPoolExecutor(self.n_threads)
         try:

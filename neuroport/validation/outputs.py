@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
+from neuroport.chip.trace import Trace
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.heads import read_out
 from neuroport.snn.network import Head
@@ -120,3 +121,16 @@ class Reading:
         population = self.normalized.network.by_name[head.population]
         scale = self.normalized.scales[head.population].reshape(-1, *[1] * (len(population.shape) - 1))
         return np.broadcast_to(scale, population.shape).reshape(-1)
+
+
+def answer_of(network: IntNetwork, trace: Trace, reading: Reading, first_sample: int) -> Answer:
+    """What the outputs of a backend's trace say, of samples that begin at a sample of the test set."""
+    readouts: dict[str, NDArray[np.int64]] = {}
+    for head in network.heads:
+        if head.read == "count":
+            spikes = trace.spikes[head.population]
+            readouts[head.population] = spikes.sum(1, dtype=np.int64).reshape(len(spikes), -1)
+        else:
+            v = trace.potentials[head.population]
+            readouts[head.population] = v[:, -1].reshape(len(v), -1)
+    return reading.integers(network, readouts, trace.potentials, first_sample)

@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from neuroport.backends.base import (
     Bounded,
     ExportingBackend,
@@ -22,14 +19,13 @@ from neuroport.backends.base import (
 )
 from neuroport.backends.registry import get_runner_and_mapper
 from neuroport.chip.files import write_trace
-from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target
 from neuroport.chip.trace import Trace
 from neuroport.errors import ToolchainError
 from neuroport.validation.diagnosis import backend_row
 from neuroport.validation.divergence import Comparison, compare
 from neuroport.validation.ladder import Ladder
-from neuroport.validation.outputs import Answer, Reading
+from neuroport.validation.outputs import Reading, answer_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,23 +106,10 @@ class LastRung:
             return Ran(report, None, mapped)
         write_trace(stage / "backend.h5", trace.spikes, trace.potentials)
         comparison = compare(job.network, job.inputs, core, trace)
-        answer = answer_of(job.network, trace, reading)
+        answer = answer_of(job.network, trace, reading, 0)
         ladder.add("backend", answer.scores, answer.outputs)
         rounding: object = self.runner if comparison.mismatches else None
         bounded = rounding.bounded(job, trace) if isinstance(rounding, RoundingBackend) else None
         if bounded is None:
             return Ran({**report, **backend_row(self.name, comparison, job, core, trace)}, comparison, mapped)
         return Ran({**report, **comparison.as_json(), "bounded": asdict(bounded)}, comparison, mapped, bounded)
-
-
-def answer_of(network: IntNetwork, trace: Trace, reading: Reading) -> Answer:
-    """What the outputs of a backend's trace say."""
-    readouts: dict[str, NDArray[np.int64]] = {}
-    for head in network.heads:
-        if head.read == "count":
-            spikes = trace.spikes[head.population]
-            readouts[head.population] = spikes.sum(1, dtype=np.int64).reshape(len(spikes), -1)
-        else:
-            v = trace.potentials[head.population]
-            readouts[head.population] = v[:, -1].reshape(len(v), -1)
-    return reading.integers(network, readouts, trace.potentials, 0)

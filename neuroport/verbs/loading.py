@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from neuroport.ann.load import LoadedAnn, load_ann, names_callable
-from neuroport.data import Dataset, Part, candidate_shapes, load_npz
+from neuroport.data import Dataset, Part, candidate_shapes
+from neuroport.data_sources import load_dataset
 from neuroport.datasheets import data_dir
 from neuroport.errors import DataError, UsageError
 from neuroport.validation.outputs import TestSet
@@ -28,6 +29,7 @@ class Source:
     """Where a trained network and its data come from.
 
     model: `.pt2` or `.onnx` file, `package.module:callable`, an nn.Module, or None for the embedded digits example.
+    data: a .npz or HDF5 file, a folder of images, or package.module:callable (load_dataset); image_size: of a folder's.
     scale, mean, std: what the network sees is (scale * image - mean) / std, mean and std per channel. seed: chooses
     calibration and test samples.
     """
@@ -39,6 +41,7 @@ class Source:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     seed: int = 0
+    image_size: int | None = None
 
 
 def load_source(source: Source, n_steps: int) -> tuple[LoadedAnn, Dataset]:
@@ -127,12 +130,19 @@ def load_data(source: Source) -> Dataset:
 
 
 def _read(source: Source, path: Path) -> Dataset:
-    return load_npz(path, scale=source.scale, mean=source.mean, std=source.std, seed=source.seed)
+    return load_dataset(
+        path,
+        scale=source.scale,
+        mean=source.mean,
+        std=source.std,
+        seed=source.seed,
+        image_size=source.image_size,
+    )
 
 
 def _needed(data: Path | None) -> Path:
     if data is None:
-        raise UsageError("--data is needed with a MODEL: calibration and accuracy need images and labels (.npz)")
+        raise UsageError("--data is needed with a MODEL: calibration and accuracy need images and labels (.npz, ...)")
     return data
 
 

@@ -13,14 +13,17 @@ from neuroport.chip.core import run_core
 from neuroport.chip.files import read_network
 from neuroport.chip.inputs import encode_inputs
 from neuroport.chip.target import load_target
-from neuroport.errors import BundleError
+from neuroport.data import Dataset
+from neuroport.engine import evaluate_samples
+from neuroport.engine.samples import DataSamples
+from neuroport.errors import BundleError, EngineError
 from neuroport.normalize.files import read_normalized
 from neuroport.progress import Progress, Silent
-from neuroport.validation.ladder import Ladder, Rung
+from neuroport.validation.ladder import Rung
 from neuroport.validation.recorded import Recorded
 from neuroport.validation.report import versions
 from neuroport.validation.rerun import Rerun, Reruns
-from neuroport.verbs.loading import Source, check_labels, load_data, take_samples
+from neuroport.verbs.loading import Loaded, Source, check_labels, load_data
 
 _SCHEMA = "neuroport-evaluation/1"
 _NEEDED = ("network.h5", "float.h5", "report.json", "target.yaml")
@@ -28,10 +31,14 @@ _NEEDED = ("network.h5", "float.h5", "report.json", "target.yaml")
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What new samples gave: the core's rung on all of them, and each backend beside the core on the first ones."""
+    """What new samples gave: the core's rung on all of them, and each backend beside the core on the first ones.
+
+    interval: 95 % confidence (Wilson).
+    """
 
     place: Path
     rung: Rung
+    interval: tuple[float, float]
     n_steps: int
     reruns: tuple[Rerun, ...]
 
@@ -50,6 +57,7 @@ class Evaluated:
             "steps": self.n_steps,
             "accuracy": self.rung.accuracy,
             "standard_error": self.rung.standard_error,
+            "confidence_interval_95": list(self.interval),
             "reruns": [rerun.as_json() for rerun in self.reruns],
             "versions": versions(),
         }
@@ -59,12 +67,13 @@ class Evaluated:
         r = self.rung
         return (
             f"{100 * r.accuracy:.2f} % of {r.samples:,} samples right on the core (standard error "
-            f"{100 * r.standard_error:.2f} points)"
+            f"{100 * r.standard_error:.2f} points; 95 % interval {100 * self.interval[0]:.2f} to "
+            f"{100 * self.interval[1]:.2f} %)"
         )
 
 
 @dataclass(frozen=True)
-class _Shapes:
+class BundleShapes:
     """What a bundle's report says of its network's inputs and outputs, as the data have to fit them."""
 
     input_shape: tuple[int, ...]
@@ -105,32 +114,48 @@ def evaluate_bundle(
             raise BundleError(f"bundle '{place}' holds no {name}, which new samples need; deploy again")
     report = json.loads((place / "report.json").read_text(encoding="utf-8"))
     normalized, network = read_normalized(place / "float.h5"), read_network(place / "network.h5")
-    shapes, n_steps = _shapes(report), int(report["steps"])
+    shapes, n_steps = bundle_shapes(report), int(report["steps"])
     progress.stage("reading data")
-    dataset = load_data(_scaled_alike(source, report))
+    dataset = load_data(scaled_alike(source, report))
     n = None if n_samples is None else max(n_samples, n_backend if backends else 1)
-    tests = take_samples(shapes, dataset, "test", n, seed=source.seed, n_steps=n_steps)
-    check_labels(tests.labels, shapes)
-    ladder = Ladder(tests.labels, lambda name: progress.stage(f"{len(tests)} samples on the core"))
-    ladder.climb_core(normalized, network, tests, n_steps, source.seed)
+    samples = samples_of(shapes, dataset, n, seed=source.seed, n_steps=n_steps)
+    progress.stage(f"{len(samples):,} samples on the core")
+    found = evaluate_samples(network, normalized, samples, n_steps, seed=source.seed, on_progress=progress.samples)
+    if found.failed:
+        bad = found.failed[0]
+        raise EngineError(f"samples {bad.numbers[0]} to {bad.numbers[-1]} could not be evaluated: {bad.reason}")
     reruns: tuple[Rerun, ...] = ()
     if backends:
-        few = tests.samples(slice(0, n_backend))
+        few = samples.shown(samples.raw(slice(0, n_backend))).samples(slice(None))
         inputs = encode_inputs(normalized.network, network, few, n_steps)
         trace = run_core(network, inputs, record="spikes").trace
         recorded = Recorded(network, inputs, trace, sheet=load_target(place / "target.yaml"))
         again = Reruns(progress.stage, progress.samples, workers)
         reruns = tuple(again.backend(recorded, name) for name in backends)
-    return Evaluated(place, ladder.rungs[-1], n_steps, reruns)
+    return Evaluated(place, Rung("integer_core", found.n, found.accuracy, None), found.interval, n_steps, reruns)
 
 
-def _shapes(report: dict[str, Any]) -> _Shapes:
+def samples_of(shapes: Loaded, dataset: Dataset, n: int | None, *, seed: int, n_steps: int) -> DataSamples:
+    """n samples of the test part, all if None: a seeded choice, read shard by shard.
+
+    Raises:
+        DataError: the first does not fit the network, or labels that it has no class for.
+    """
+    index = dataset.choose("test", n, seed)
+    check_labels(dataset.test.labels[index], shapes)
+    samples = DataSamples(dataset, index, shapes.input_shape, shapes.input_shapes, n_steps)
+    samples.shown(samples.raw(slice(0, 1)))
+    return samples
+
+
+def bundle_shapes(report: dict[str, Any]) -> BundleShapes:
+    """What report.json says of the inputs and outputs."""
     shapes = [tuple(shape) for shape in report["inputs"]["shapes"]]
     outputs = [(row["name"], tuple(row["shape"])) for row in report["outputs"]]
-    return _Shapes(tuple(report["inputs"]["shape"]), shapes, outputs)
+    return BundleShapes(tuple(report["inputs"]["shape"]), shapes, outputs)
 
 
-def _scaled_alike(source: Source, report: dict[str, Any]) -> Source:
+def scaled_alike(source: Source, report: dict[str, Any]) -> Source:
     """The source with the scaling of the deployment where it says nothing of its own."""
     if source.scale is not None or source.mean or source.std:
         return source

@@ -88,7 +88,7 @@ def is_hopeless(
     The first samples may be harder than the others, so a share of them is compared with what the ANN (its answers:
     `ann`) and the points of `done` have right of the same ones. least: accuracy asked for on all samples.
     """
-    high = 1.0 if share.n_right == share.n else share.interval[1]  # the formula's own end is a rounding below
+    high = share.interval[1]
     if high < least + float(ann[: share.n].mean() - ann.mean()):
         return True
     as_cheap = [p for p in done if all(p.costs[name] <= cost for name, cost in costs.items())]
