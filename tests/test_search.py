@@ -283,12 +283,21 @@ def test_samples_that_nobody_could_evaluate(tmp_path, monkeypatch):
                 yield Outcome(shard, work.run(shard) if shard.start else None, "poisoned")
 
     @contextmanager
-    def opened(name):
+    def opened(name, **_):
         yield Failing()
 
     monkeypatch.setattr(module, "open_engine", opened)
     with pytest.raises(EngineError, match="poisoned"):
         search(options(tmp_path / "o"))
+
+
+def test_processes_that_share_the_samples_change_nothing(tmp_path):
+    pytest.importorskip("distributed")
+    alone, shared = (
+        search(options(tmp_path / name, trials=2, scheduler=name, workers=n)).report
+        for name, n in (("none", None), ("local", 2))
+    )
+    assert points(alone) == points(shared)
 
 
 def test_a_scheduler_that_is_not_known(tmp_path):

@@ -22,7 +22,8 @@ _Model = Annotated[
     typer.Argument(help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."),
 ]
 _Data = Annotated[
-    Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
+    Path | None,
+    typer.Option(help=".npz, HDF5, a folder of images, or package.module:callable.", show_default=False),
 ]
 
 
@@ -54,10 +55,19 @@ def add_search(app: typer.Typer, reporting: Reporting, numbers: Numbers) -> None
         evaluate: Annotated[
             int, typer.Option("--eval", help="Other test samples, for the result; 0 for all others.", min=0)
         ] = 1000,
-        scheduler: Annotated[str, typer.Option(help="none: threads here; local: processes; or an address.")] = "none",
+        scheduler: Annotated[
+            str, typer.Option(help="none: threads; local: processes; or a Dask scheduler's address.")
+        ] = "none",
+        workers: Annotated[
+            int | None, typer.Option(help="Of local: processes; by processors and memory if left out.", min=1)
+        ] = None,
+        shared: Annotated[
+            Path | None, typer.Option(help="Folder that the scheduler's workers see.", show_default=False)
+        ] = None,
         scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
         mean: Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel.")] = "",
         std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
+        image_size: Annotated[int | None, typer.Option(help="Side of a folder's images, in pixels.", min=1)] = None,
         weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
         out: Annotated[Path | None, typer.Option(help="Directory; neuroport-out/MODEL-TARGET-search.")] = None,
         seed: Annotated[int, typer.Option(help="Chooses samples and trials.", min=0)] = 0,
@@ -79,6 +89,7 @@ def add_search(app: typer.Typer, reporting: Reporting, numbers: Numbers) -> None
                 scale=scale,
                 mean=numbers(mean, "--mean"),
                 std=numbers(std, "--std"),
+                image_size=image_size,
                 seed=seed,
                 target=target,
                 recipe=recipe,
@@ -92,6 +103,8 @@ def add_search(app: typer.Typer, reporting: Reporting, numbers: Numbers) -> None
                 min_accuracy=_fraction(min_accuracy),
                 max_cores=max_cores,
                 scheduler=scheduler,
+                workers=workers,
+                shared=shared,
                 out=out,
             )
             with nullcontext(Silent()) if quiet else TerminalProgress() as progress:

@@ -27,8 +27,8 @@ class SearchOptions(Source):
     storage: an Optuna storage URL or a path of an SQLite file; None for <out>.sqlite3. samples: of the test part that
     trials are judged on; eval_samples: others of it, on which only the result is measured, None for all others; where
     there are too few for both, each gets half. max_steps: the end of the range of steps, None for the recipe's.
-    min_accuracy: a fraction, None for 0.1 below the ANN. scheduler: who shares the samples (see the engine). out:
-    directory, None for neuroport-out/<model>-<target>-search.
+    min_accuracy: a fraction, None for 0.1 below the ANN. scheduler, workers, shared: see open_engine.
+    out: directory, None for neuroport-out/<model>-<target>-search.
     """
 
     target: str | Path = "loihi-sim"
@@ -43,6 +43,8 @@ class SearchOptions(Source):
     min_accuracy: float | None = None
     max_cores: int | None = None
     scheduler: str = "none"
+    workers: int | None = None
+    shared: Path | None = None
     out: Path | None = None
 
 

@@ -50,6 +50,7 @@ from neuroport.verbs.search.study import Study, shown_url, storage_url
 from neuroport.verbs.search.trials import Ended, Found
 
 SCHEMA = "neuroport-search/1"
+_SOURCE = ("model", "weights", "data", "scale", "mean", "std", "image_size", "seed")
 LOSSLESS = 0.005  # of accuracy below the ANN's
 
 
@@ -185,13 +186,7 @@ def _objectives(point: Measured, options: SearchOptions) -> dict[str, float]:
 def _deploy_command(options: SearchOptions, outcome: Outcome, m: Measured, recipe: str, coarse: str | None) -> str:
     return command_of(
         DeployOptions(
-            model=options.model,
-            weights=options.weights,
-            data=options.data,
-            scale=options.scale,
-            mean=options.mean,
-            std=options.std,
-            seed=options.seed,
+            **_source(options),
             target=options.target if coarse is None else outcome.out / coarse,
             recipe=outcome.out / recipe,
             neuron=m.found.candidate.neuron,
@@ -241,12 +236,17 @@ def _command(options: SearchOptions) -> str:
         "min-accuracy": None if options.min_accuracy is None else f"{100 * options.min_accuracy:g}",
         "max-cores": options.max_cores,
         "scheduler": options.scheduler,
+        "workers": options.workers,
+        "shared": options.shared,
     }
     told = {flag: v for flag, v in flags.items() if v is not None and v != getattr(defaults, flag, None)}
     parts = [f"--{flag} {shlex.quote(str(value))}" for flag, value in told.items()]
     parts += [] if options.eval_samples == defaults.eval_samples else [f"--eval {options.eval_samples or 0}"]
-    source = {name: getattr(options, name) for name in ("model", "weights", "data", "scale", "mean", "std", "seed")}
-    return " ".join([command_of(DeployOptions(**source)).replace(" deploy", " search", 1), *parts])
+    return " ".join([command_of(DeployOptions(**_source(options))).replace(" deploy", " search", 1), *parts])
+
+
+def _source(options: SearchOptions) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in _SOURCE}
 
 
 def _best(rows: Sequence[Mapping[str, Any]], options: SearchOptions) -> int | None:

@@ -89,7 +89,8 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     ann_right = right(subject.ann, subject.samples)
     least = options.min_accuracy if options.min_accuracy is not None else float(ann_right.mean()) - MARGIN
     name = name_of(_identity(options, target, base, subject, least))
-    with opened(storage, name, directions_of(options.objectives)) as study, open_engine(options.scheduler) as engine:
+    shared_by = open_engine(options.scheduler, workers=options.workers, shared=options.shared)
+    with opened(storage, name, directions_of(options.objectives)) as study, shared_by as engine:
         bench = _bench(options, target, subject, engine)
         space = Space(target, base, subject.steps, "cores" in bench.wants)
         progress.stage(f"the recipe to beat, {base.name}: {len(subject.tests)} held-out samples")
