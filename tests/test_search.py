@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from neuroport.bundle import verify
 from neuroport.chip.target import load_target
 from neuroport.cli import app
+from neuroport.datasheets import data_dir
 from neuroport.engine.shards import Outcome
 from neuroport.errors import DataError, DoesNotFitError, EngineError, UsageError
 from neuroport.normalize.recipe import load_recipe
@@ -176,6 +177,18 @@ def test_cores_energy_and_fewer_bits(tmp_path):
     assert (
         "Energies are of second-hand numbers" in page and "Accuracy over cores" in page and "nJ per inference" in page
     )
+
+
+def test_events_keep_their_steps(tmp_path):
+    """Recorded spikes of four steps: the digits, drawn as Bernoulli trials."""
+    with np.load(data_dir("digits") / "digits.npz") as file:
+        x, y = file["x_test"].reshape(-1, 1, 8, 8) / file["x_test"].max(), file["y_test"]
+    spikes = (np.random.default_rng(0).random((len(x), 4, *x.shape[1:])) < x[:, None]).astype(np.uint8)
+    parts = {"spikes_train": spikes[:200], "y_train": y[:200], "spikes_test": spikes[200:], "y_test": y[200:]}
+    np.savez(tmp_path / "events.npz", **parts)
+    report = search(options(tmp_path / "o", data=tmp_path / "events.npz", trials=4, min_accuracy=0.3)).report
+    assert {row["steps"] for row in report["frontier"]} == {4} and report["default"]["steps"] == 4
+    assert report["trials"].get("relu1", 0) == 0
 
 
 def test_wrong_flags(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -30,7 +30,7 @@ from neuroport.verbs.search.points import Share, share_of
 from neuroport.verbs.search.report import Baseline, Measured, Outcome, make_report, write_result
 from neuroport.verbs.search.space import Space
 from neuroport.verbs.search.study import Study, directions_of, name_of, opened, optuna_module
-from neuroport.verbs.search.trials import Trials
+from neuroport.verbs.search.trials import Found, Trials
 from neuroport.version import __version__
 
 MARGIN = 0.1  # of accuracy below the ANN's, where no --min-accuracy is given: below it nothing is worth a trial
@@ -70,9 +70,8 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     first Ctrl-C ends the trials and measures what was found, a second one leaves at once; finished trials are kept.
 
     Raises:
-        UsageError: wrong options or files, no Optuna, a storage that cannot be opened (exit code 2). ConversionError:
-        nothing can be converted, or nothing meets the constraints (3); if what was found meets them on the samples
-        searched on and not on the held-out ones, the result is written first.
+        UsageError: wrong options or files, no Optuna, no storage (exit code 2). ConversionError: nothing is converted,
+        or meets the constraints (3); where only the held-out samples miss them, the result is written first.
     """
     progress = progress or Silent()
     began = time.monotonic()
@@ -93,19 +92,12 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     with opened(storage, name, directions_of(options.objectives)) as study, shared_by as engine:
         bench = _bench(options, target, subject, engine)
         space = Space(target, base, subject.steps, "cores" in bench.wants)
-        progress.stage(f"the recipe to beat, {base.name}: {len(subject.tests)} held-out samples")
-        baseline = _baseline(bench, base, subject)
-        deadline = began + options.budget_s
+        baseline = _baseline(bench, base, subject, progress)
         n_held = len(subject.tests)
-        limits = (ann_right, least, options.max_cores, n_held, deadline)
-        trials = Trials(bench, space, study, options.objectives, *limits, progress)
+        limits = (least, options.max_cores, n_held, began + options.budget_s)
+        trials = Trials(bench, space, study, options.objectives, ann_right, *limits, progress)
         ended = trials.run(options.trials, space.starts(_noise_percentile(study, base, subject, options.seed)))
-        found = trials.frontier()
-        measured = []
-        for k, point in enumerate(found, 1):
-            progress.stage(f"frontier {k} of {len(found)}: {n_held} held-out samples")
-            run = bench.on_core(bench.made(point.candidate), subject.tests, point.candidate.recipe.steps)
-            measured.append(Measured(point, Share(run.n_right, run.n)))
+        measured = _measured(bench, trials.frontier(), subject.tests, progress)
         outcome = Outcome(
             target,
             subject.ann.name,
@@ -127,11 +119,20 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
         write_result(options, outcome, report)
     if report["best"] is None:
         raise DoesNotFitError(
-            f"{len(found)} trials meet the constraints on the samples searched on, none on {n_held} held-out ones (at "
-            f"least {100 * least:.4g} % accuracy); ask for less, or search on more --samples; the frontier is in "
-            f"'{out}'"
+            f"{len(measured)} trials meet the constraints on the samples searched on, none on {n_held} held-out ones "
+            f"(at least {100 * least:.4g} % accuracy); ask for less, or search on more --samples; see '{out}'"
         )
     return Search(out, report)
+
+
+def _measured(bench: Bench, found: Sequence[Found], tests: TestSet, progress: Progress) -> list[Measured]:
+    """The points made again, and shown the held-out samples."""
+    measured = []
+    for k, point in enumerate(found, 1):
+        progress.stage(f"frontier {k} of {len(found)}: {len(tests)} held-out samples")
+        run = bench.on_core(bench.made(point.candidate), tests, point.candidate.recipe.steps)
+        measured.append(Measured(point, Share(run.n_right, run.n)))
+    return measured
 
 
 def _read(options: SearchOptions, base: Recipe) -> _Subject:
@@ -163,8 +164,9 @@ def _bench(options: SearchOptions, target: Target, subject: _Subject, engine: En
     return Bench(subject.ann, target, *sets, events, options.seed, wants, engine)
 
 
-def _baseline(bench: Bench, base: Recipe, subject: _Subject) -> Baseline:
+def _baseline(bench: Bench, base: Recipe, subject: _Subject, progress: Progress) -> Baseline:
     """The recipe to beat, deployed as `deploy` does, on the held-out samples."""
+    progress.stage(f"the recipe to beat, {base.name}: {len(subject.tests)} held-out samples")
     n_steps = subject.steps[1] if bench.events else base.steps
     conversion = Conversion(bench.ann, bench.calibration, n_steps, bench.events, bench.seed, lambda _: None)
     made = conversion.made(bench.target, base)
