@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from neuroport.verbs.fitting import MapOptions, fit, map_model
     from neuroport.verbs.options import DeployOptions
     from neuroport.verbs.recheck import validate
+    from neuroport.verbs.search.options import SearchOptions
+    from neuroport.verbs.search.run import search
 
 __all__ = [
     "DeployOptions",
@@ -48,6 +50,7 @@ __all__ = [
     "MapOptions",
     "NeuroportError",
     "Record",
+    "SearchOptions",
     "__version__",
     "accuracy_over_time",
     "check_golden",
@@ -78,6 +81,7 @@ __all__ = [
     "record_golden",
     "run_core",
     "run_oracle",
+    "search",
     "simplify",
     "simulate",
     "validate",
@@ -93,6 +97,7 @@ _HOME = {
     "MapOptions": "neuroport.verbs.fitting",
     "NeuroportError": "neuroport.errors",
     "Record": "neuroport.chip.core.record",
+    "SearchOptions": "neuroport.verbs.search.options",
     "accuracy_over_time": "neuroport.snn.over_time",
     "check_golden": "neuroport.validation.golden",
     "choose_percentile": "neuroport.normalize.search",
@@ -122,6 +127,7 @@ _HOME = {
     "record_golden": "neuroport.validation.golden",
     "run_core": "neuroport.chip.core",
     "run_oracle": "neuroport.chip.oracle",
+    "search": "neuroport.verbs.search.run",
     "simplify": "neuroport.ann.simplify",
     "simulate": "neuroport.snn.simulate",
     "validate": "neuroport.verbs.recheck",

@@ -21,6 +21,7 @@ from neuroport.cli.evaluate import add_evaluate
 from neuroport.cli.files import add_commands
 from neuroport.cli.golden import add_golden_commands
 from neuroport.cli.mapping import add_commands as add_map_commands
+from neuroport.cli.search import add_search
 from neuroport.cli.shared import (
     Data,
     Json,
@@ -313,3 +314,4 @@ add_map_commands(app)
 add_evaluate(app)
 add_diff(app)
 add_golden_commands(app)
+add_search(app)

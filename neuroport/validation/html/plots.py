@@ -33,6 +33,18 @@ class Bar:
     kind: str = "plain"
 
 
+@dataclass(frozen=True)
+class Point:
+    """A point of a plot, its interval from low to high, and a name beside it; kind: a colour of bars."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+    kind: str = "plain"
+
+
 class _Frame:
     """The plotting area of a picture, its axes drawn."""
 
@@ -106,6 +118,26 @@ def lines(
     for k, curve in enumerate(curves):
         frame.path(x, curve.values, f"curve c{k % 6}", curve.dashes)
     return frame.svg() + legend(curves)
+
+
+def points(title: str, found: Sequence[Point], labels: tuple[str, str], rule: float | None = None) -> str:
+    """Points with whiskers, in percent over x, each with its name; rule: a dashed line at a height."""
+    x = [p.x for p in found]
+    heights = [v for p in found for v in (p.low, p.high)] + ([] if rule is None else [rule])
+    low, high = min(heights), max(heights)
+    room, wide = 0.04 * (high - low or 1), 0.04 * (max(x) - min(x) or 1)
+    frame = _Frame(title, (560, 250), (min(x) - wide, max(x) + wide), (low - room, high + room))
+    frame.axes(*labels, percent=True)
+    if rule is not None:
+        frame.path(frame.x, (rule, rule), "curve c1", "6 3")
+    for p in found:
+        (at, middle), (_, top), (_, bottom) = (frame.at(p.x, v) for v in (p.y, p.high, p.low))
+        frame.parts.append(
+            f'<path class="whisker" d="M{at} {top}V{bottom}M{at - 3} {top}h6M{at - 3} {bottom}h6"/>'
+            f'<circle class="bar {p.kind}" cx="{at}" cy="{middle}" r="3.5"/>'
+            f'<text x="{at + 6}" y="{middle - 5}">{escape(p.name)}</text>'
+        )
+    return frame.svg()
 
 
 def legend(curves: Sequence[Line]) -> str:

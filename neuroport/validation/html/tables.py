@@ -48,7 +48,7 @@ def write_mapping_page(folder: Path, report: Report, mesh: str) -> None:
         for row in report["layers"]
     ]
     layers = Table("Layers", ("layer", "shape", "neurons", "compartments", "cores", "what binds"), rows)
-    _write(
+    write_tables_page(
         folder,
         f"{report['model']} on the cores of {report['target']}",
         f"recipe {report['recipe']}" if report["recipe"] else "a quantized network",
@@ -82,7 +82,7 @@ def write_curve_page(folder: Path, report: Report) -> None:
         f"after {report['steps']} steps",
         *(f"first step {key.replace('_', ' ').replace('percent', 'points')}" for key in latencies),
     )
-    _write(
+    write_tables_page(
         folder,
         f"{report['model']}: accuracy over time",
         f"{report['samples']:,} samples of {report['data']}; the ANN: {100 * ann:.2f} %",
@@ -127,7 +127,7 @@ def write_verified_page(folder: Path, report: Report) -> None:
         text = f"of {report['samples']:,} samples in {report['steps']} steps"
         says.append(Say("ok", f"{100 * report['accuracy']:.2f} % right", text))
     says += [Say("warn", "Mind this", note) for note in report["notes"]]
-    _write(
+    write_tables_page(
         folder,
         f"{report['model']} in the integers of {report['target']}",
         f"{report['network']['neurons']:,} neurons, {report['network']['synapses']:,} synapses",
@@ -138,7 +138,7 @@ def write_verified_page(folder: Path, report: Report) -> None:
     )
 
 
-def _write(
+def write_tables_page(
     folder: Path,
     title: str,
     subtitle: str,
@@ -151,6 +151,7 @@ def _write(
     mapping: Mapping[str, Any] | None = None,
     mesh: Markup | None = None,
 ) -> None:
+    """report.html of statements, figures and tables; source: the file with all numbers of the page."""
     page = filled(
         "tables.html.j2",
         title=title,
