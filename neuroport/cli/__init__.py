@@ -24,6 +24,7 @@ from neuroport.cli.mapping import add_commands as add_map_commands
 from neuroport.cli.search import add_search
 from neuroport.cli.shared import (
     Data,
+    ImageSize,
     Json,
     Mean,
     Quiet,
@@ -111,6 +112,7 @@ def deploy(
     scale: Scale = None,
     mean: Mean = "",
     std: Std = "",
+    image_size: ImageSize = None,
     weights: Weights = None,
     recipe: Annotated[str | None, typer.Option(help="Conversion recipe: a name, or a YAML file.")] = None,
     neuron: Annotated[
@@ -151,6 +153,7 @@ def deploy(
             scale=scale,
             mean=numbers(mean, "--mean"),
             std=numbers(std, "--std"),
+            image_size=image_size,
             target=target,
             backend=backend,
             via=via,
@@ -201,6 +204,7 @@ def curve(
     scale: Scale = None,
     mean: Mean = "",
     std: Std = "",
+    image_size: ImageSize = None,
     weights: Weights = None,
     steps: Annotated[int | None, typer.Option(help="Steps per sample; the most of a recipe if left out.", min=1)] = (
         None
@@ -224,6 +228,7 @@ def curve(
             scale=scale,
             mean=numbers(mean, "--mean"),
             std=numbers(std, "--std"),
+            image_size=image_size,
             seed=seed,
             steps=steps,
             eval_samples=evaluate or None,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from neuroport.cli.shared import numbers, reporting
+from neuroport.cli.shared import ImageSize, numbers, reporting
 from neuroport.errors import EngineError
 
 
@@ -30,7 +30,7 @@ def add_evaluate(app: typer.Typer) -> None:
         scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
         mean: Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel.")] = "",
         std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
-        image_size: Annotated[int | None, typer.Option(help="Side of a folder's images, in pixels.", min=1)] = None,
+        image_size: ImageSize = None,
         weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
         target: Annotated[str | None, typer.Option(help="Of a model: a chip; loihi-sim if left out.")] = None,
         recipe: Annotated[str | None, typer.Option(help="Of a model: the target's if left out.")] = None,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from neuroport.cli.shared import numbers, reporting
+from neuroport.cli.shared import ImageSize, numbers, reporting
 from neuroport.errors import UsageError
 
 _INTERRUPTED = 130
@@ -64,7 +64,7 @@ def add_search(app: typer.Typer) -> None:
         scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None,
         mean: Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel.")] = "",
         std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = "",
-        image_size: Annotated[int | None, typer.Option(help="Side of a folder's images, in pixels.", min=1)] = None,
+        image_size: ImageSize = None,
         weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None,
         out: Annotated[Path | None, typer.Option(help="Directory; neuroport-out/MODEL-TARGET-search.")] = None,
         seed: Annotated[int, typer.Option(help="Chooses samples and trials.", min=0)] = 0,

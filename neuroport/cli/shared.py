@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 _INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
 
 Data = Annotated[
-    Path | None, typer.Option(help=".npz with x_train, y_train, x_test, y_test, or x, y.", show_default=False)
+    Path | None,
+    typer.Option(
+        help=".npz or HDF5 with x_train, y_train, x_test, y_test, or x, y; image folder; package.module:callable.",
+        show_default=False,
+    ),
 ]
+ImageSize = Annotated[int | None, typer.Option(help="Side of a folder's images, in pixels.", min=1)]
 Scale = Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")]
 Mean = Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")]
 Std = Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")]
