@@ -248,7 +248,7 @@ def first_difference(folder: Path, result: dict[str, Any]) -> str:
         at = tuple(int(k) for k in np.argwhere(ours != theirs)[0]) if (ours != theirs).any() else None
         if at is not None:
             what = f"population '{name}': {ours[at]} spikes, expected {theirs[at]}"
-            found.append((*at[:2], order.index(name), at[2], what))
+            found.append((at[0], at[1], order.index(name), at[2], what))
     with h5py.File(folder / "expected.h5", "r") as f:
         expected = {d.attrs["name"]: d[()] * unit for d in f.get("potentials", {}).values()}
     for name, v in result["potentials"].items():
@@ -256,7 +256,7 @@ def first_difference(folder: Path, result: dict[str, Any]) -> str:
         at = tuple(int(k) for k in np.argwhere(wrong)[0]) if wrong.any() else None
         if at is not None:
             what = f"population '{name}': potential {v[at]}, expected {expected[name].reshape(v.shape)[at]}"
-            found.append((*at[:2], order.index(name), at[2], what))
+            found.append((at[0], at[1], order.index(name), at[2], what))
     if not found:
         return ""
     sample, step, _, neuron, text = min(found)
