@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neuroport.backends.registry import get_backend
-from neuroport.bundle import verify
-from neuroport.chip.files import read_network
 from neuroport.chip.suit import suited
 from neuroport.chip.target import Target, load_target
 from neuroport.engine import Evaluation, evaluate_samples, open_engine
 from neuroport.engine.samples import DataSamples
 from neuroport.engine.work import Networks
-from neuroport.errors import BundleError, EngineError, UsageError
-from neuroport.normalize.files import read_normalized
+from neuroport.errors import EngineError, UsageError
 from neuroport.normalize.recipe import load_recipe
 from neuroport.progress import Progress, Silent
 from neuroport.validation.report import versions, write_report
 from neuroport.verbs.conversion import Conversion, calibration_set
 from neuroport.verbs.loading import Source, load_data, load_source
-from neuroport.verbs.new_samples import bundle_shapes, samples_of, scaled_alike
+from neuroport.verbs.new_samples import bundle_shapes, opened, samples_of, scaled_alike
 
 SCHEMA = "neuroport-evaluate/1"
-_NEEDED = ("network.h5", "float.h5", "report.json", "target.yaml")
 
 
 @dataclass(frozen=True)
@@ -128,13 +123,7 @@ def _of_bundle(options: EvaluateOptions, progress: Progress) -> _Subject:
     if given:
         raise UsageError(f"{', '.join(given)}: bundle '{options.model}' was made for its own; leave it out")
     place = Path(str(options.model))
-    progress.stage(f"checksums of {place}")
-    verify(place)
-    for name in _NEEDED:
-        if not (place / name).is_file():
-            raise BundleError(f"bundle '{place}' holds no {name}, which new samples need; deploy again")
-    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
-    normalized, network = read_normalized(place / "float.h5"), read_network(place / "network.h5")
+    report, normalized, network = opened(place, progress)
     target = _with_arithmetic(load_target(place / "target.yaml"), network.arithmetic)
     n_steps = int(report["steps"])
     progress.stage("reading data")

@@ -12,12 +12,14 @@ from neuroport.bundle import verify
 from neuroport.chip.core import run_core
 from neuroport.chip.files import read_network
 from neuroport.chip.inputs import encode_inputs
+from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import load_target
 from neuroport.data import Dataset
 from neuroport.engine import evaluate_samples
 from neuroport.engine.samples import DataSamples
 from neuroport.errors import BundleError, EngineError
 from neuroport.normalize.files import read_normalized
+from neuroport.normalize.scales import Normalized
 from neuroport.progress import Progress, Silent
 from neuroport.validation.ladder import Rung
 from neuroport.validation.recorded import Recorded
@@ -107,13 +109,7 @@ def evaluate_bundle(
         UsageError, DataError: wrong data or options. ToolchainError: a backend's.
     """
     place, progress = Path(bundle), progress or Silent()
-    progress.stage(f"checksums of {place}")
-    verify(place)
-    for name in _NEEDED:
-        if not (place / name).is_file():
-            raise BundleError(f"bundle '{place}' holds no {name}, which new samples need; deploy again")
-    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
-    normalized, network = read_normalized(place / "float.h5"), read_network(place / "network.h5")
+    report, normalized, network = opened(place, progress)
     shapes, n_steps = bundle_shapes(report), int(report["steps"])
     progress.stage("reading data")
     dataset = load_data(scaled_alike(source, report))
@@ -133,6 +129,21 @@ def evaluate_bundle(
         again = Reruns(progress.stage, progress.samples, workers)
         reruns = tuple(again.backend(recorded, name) for name in backends)
     return Evaluated(place, Rung("integer_core", found.n, found.accuracy, None), found.interval, n_steps, reruns)
+
+
+def opened(place: Path, progress: Progress) -> tuple[dict[str, Any], Normalized, IntNetwork]:
+    """The report of a bundle, its float network and its integer one, once every file is as it was written.
+
+    Raises:
+        BundleError: no bundle, one that was changed, or one that lacks what new samples need.
+    """
+    progress.stage(f"checksums of {place}")
+    verify(place)
+    for name in _NEEDED:
+        if not (place / name).is_file():
+            raise BundleError(f"bundle '{place}' holds no {name}, which new samples need; deploy again")
+    report = json.loads((place / "report.json").read_text(encoding="utf-8"))
+    return report, read_normalized(place / "float.h5"), read_network(place / "network.h5")
 
 
 def samples_of(shapes: Loaded, dataset: Dataset, n: int | None, *, seed: int, n_steps: int) -> DataSamples:
