@@ -244,6 +244,21 @@ def test_neuroports_runs_of_lava_and_the_scripts_give_the_cores_spikes(lava, mon
     assert "| mlp | 5 x 20 |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("progress", "expected"),
+    [
+        ([(12.0, 1), (14.0, 5)], 40),
+        ([(11.0, 0), (12.0, 3), (16.0, 5)], 20),
+        ([(14.0, 5)], 25),
+        ([(14.0, 5), (14.1, 5)], 25),
+    ],
+)
+def test_speed_is_counted_from_the_first_news_or_from_the_start_when_all_came_at_once(progress, expected):
+    inputs = TINY["mlp"]().inputs
+    assert (inputs.n_samples, inputs.n_steps) == (5, 20)
+    assert lava_runs.steps_per_s(10.0, progress, inputs) == expected
+
+
 @pytest.mark.lava
 def test_a_script_with_other_spikes_is_refused(lava):
     case = lava_runs.reset_to_zero(TINY["cnn"]())
