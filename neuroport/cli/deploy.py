@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from neuroport.cli.shared import Evaluate, OutputFlags, SourceFlags, Steps, reporting, say
+from neuroport.cli.shared import EngineFlags, Evaluate, OutputFlags, SourceFlags, Steps, reporting, say
 from neuroport.errors import UsageError
 from neuroport.terminal.divergence import divergence_text
 
@@ -45,6 +45,7 @@ def deploy(
     workers: Annotated[
         int | None, typer.Option(help="Simulator processes that share the samples; by processors if left out.", min=1)
     ] = None,
+    engine: EngineFlags,
     blame: Annotated[
         bool | None,
         typer.Option(
@@ -74,6 +75,7 @@ def deploy(
             sample_numbers=_sample_numbers(sample_numbers, samples),
             eval_samples=evaluate or None,
             workers=workers,
+            **vars(engine),
             blame=blame,
             out=out,
             reset=reset,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from neuroport.cli.shared import ClusterFlags, OutputFlags, SourceFlags, reporting
+from neuroport.cli.shared import EngineFlags, LocalWorkers, OutputFlags, SourceFlags, reporting
 from neuroport.errors import EngineError
 
 
@@ -24,7 +24,8 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(help="Of a model: the recipe's if left out.", min=1)] = None,
     backend: Annotated[str | None, typer.Option(help="What answers instead of the core.")] = None,
     samples: Annotated[int, typer.Option("--eval", help="Test samples; 0 for all.", min=0)] = 0,
-    cluster: ClusterFlags,
+    engine: EngineFlags,
+    workers: LocalWorkers = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.", show_default=False)] = None,
     output: OutputFlags,
 ) -> None:
@@ -40,7 +41,8 @@ def evaluate(
             steps=steps,
             backend=backend,
             samples=samples or None,
-            **vars(cluster),
+            **vars(engine),
+            workers=workers,
             out=out,
         )
         with output.progress() as progress:

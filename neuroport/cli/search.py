@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from neuroport.cli.shared import INTERRUPTED, ClusterFlags, Model, OutputFlags, SourceFlags, reporting
+from neuroport.cli.shared import INTERRUPTED, EngineFlags, LocalWorkers, Model, OutputFlags, SourceFlags, reporting
 from neuroport.errors import UsageError
 
 
@@ -36,7 +36,8 @@ def search(
     evaluate: Annotated[
         int, typer.Option("--eval", help="Other test samples, for the result; 0 for all others.", min=0)
     ] = 1000,
-    cluster: ClusterFlags,
+    engine: EngineFlags,
+    workers: LocalWorkers = None,
     out: Annotated[Path | None, typer.Option(help="Directory; neuroport-out/MODEL-TARGET-search.")] = None,
     output: OutputFlags,
 ) -> None:
@@ -59,7 +60,8 @@ def search(
             max_steps=max_steps,
             min_accuracy=_fraction(min_accuracy),
             max_cores=max_cores,
-            **vars(cluster),
+            **vars(engine),
+            workers=workers,
             out=out,
         )
         with output.progress() as progress:

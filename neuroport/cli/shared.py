@@ -29,6 +29,10 @@ Model = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)]
 Evaluate = Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)]
+LocalWorkers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Of local: processes; by processors and memory if left out.", min=1),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report to standard output as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
 
@@ -68,15 +72,12 @@ class SourceFlags:
 
 
 @dataclass(frozen=True)
-class ClusterFlags:
-    """Who evaluates samples."""
+class EngineFlags:
+    """Who runs the integer core on samples."""
 
-    scheduler: Annotated[str, typer.Option(help="none: threads; local: processes; or a Dask scheduler's address.")] = (
-        "none"
-    )
-    workers: Annotated[
-        int | None, typer.Option(help="Of local: processes; by processors and memory if left out.", min=1)
-    ] = None
+    scheduler: Annotated[
+        str, typer.Option(help="Who runs the core: none, threads; local, processes; or a Dask scheduler's address.")
+    ] = "none"
     shared: Annotated[
         Path | None, typer.Option(help="Folder that the scheduler's workers see.", show_default=False)
     ] = None
