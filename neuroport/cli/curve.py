@@ -28,7 +28,7 @@ def curve(
 ) -> None:
     """Compare recipes: accuracy after every step, as CSV, JSON and a plot."""
     with reporting():
-        from neuroport.terminal import show_curve
+        from neuroport.terminal.curve import show_curve
         from neuroport.verbs.curve import CurveOptions
         from neuroport.verbs.curve import curve as run
 

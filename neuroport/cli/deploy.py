@@ -10,7 +10,6 @@ import typer
 
 from neuroport.cli.shared import EngineFlags, Evaluate, OutputFlags, SourceFlags, Steps, reporting, say
 from neuroport.errors import UsageError
-from neuroport.terminal.divergence import divergence_text
 
 if TYPE_CHECKING:
     from neuroport.verbs.deployment import Deployment
@@ -59,7 +58,7 @@ def deploy(
 ) -> None:
     """Convert, quantize, run on the chip's simulator, and compare every spike."""
     with reporting():
-        from neuroport.terminal import show_deployment
+        from neuroport.terminal.deployment import show_deployment
         from neuroport.verbs.deployment import deploy as run
         from neuroport.verbs.options import DeployOptions
 
@@ -105,6 +104,8 @@ def _sample_numbers(text: str, n_samples: int | None) -> tuple[int, ...]:
 
 
 def _check_equal(result: Deployment) -> None:
+    from neuroport.terminal.divergence import divergence_text
+
     if result.bounded is not None and result.bounded.outside:
         say(f"the backend differs by more than its rounding: {result.bounded.first_outside}")
     elif result.comparison is not None and result.comparison.mismatches and result.bounded is None:

@@ -10,7 +10,6 @@ import typer
 
 from neuroport.cli.shared import OutputFlags, reporting
 from neuroport.errors import UsageError
-from neuroport.terminal.divergence import divergence_text
 
 
 def export(
@@ -64,6 +63,7 @@ def load(
 ) -> None:
     """Read a network trained with SLAYER; with data, run it on Lava and compare every spike with the core."""
     with reporting():
+        from neuroport.terminal.divergence import divergence_text
         from neuroport.terminal.files import show_verified
         from neuroport.verbs.exchange import verify_netx
 

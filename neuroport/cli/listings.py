@@ -14,7 +14,7 @@ def targets(context: typer.Context) -> None:
     """List the targets and what is ready."""
     if context.invoked_subcommand is None:
         with reporting():
-            from neuroport.terminal import show_targets
+            from neuroport.terminal.listings import show_targets
 
             show_targets()
 
@@ -22,7 +22,7 @@ def targets(context: typer.Context) -> None:
 def targets_show(name: Annotated[str, typer.Argument(help="Target name, or a YAML file.")]) -> None:
     """Show one datasheet with its sources, and the state of its toolchain."""
     with reporting():
-        from neuroport.terminal import show_target
+        from neuroport.terminal.listings import show_target
 
         show_target(name)
 
@@ -48,7 +48,7 @@ def recipes(context: typer.Context) -> None:
     """List the recipes."""
     if context.invoked_subcommand is None:
         with reporting():
-            from neuroport.terminal import show_recipes
+            from neuroport.terminal.listings import show_recipes
 
             show_recipes()
 
@@ -56,7 +56,7 @@ def recipes(context: typer.Context) -> None:
 def recipes_show(name: Annotated[str, typer.Argument(help="Recipe name, or a YAML file.")]) -> None:
     """Show one recipe with its sources."""
     with reporting():
-        from neuroport.terminal import show_recipe
+        from neuroport.terminal.listings import show_recipe
 
         show_recipe(name)
 

@@ -151,7 +151,7 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
 def shown_progress(*, quiet: bool) -> AbstractContextManager[Progress]:
     """Progress on the terminal, or none."""
     from neuroport.progress import Silent
-    from neuroport.terminal import TerminalProgress
+    from neuroport.terminal.progress import TerminalProgress
 
     return nullcontext(Silent()) if quiet else TerminalProgress()
 
