@@ -239,7 +239,15 @@ def test_no_scheduler_at_an_address(monkeypatch):
         pass
 
 
-def test_an_interrupt_leaves_no_process(tmp_path):
+def spawned(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        family = psutil.Process(process.pid).children(recursive=True)
+        return family if any("spawn_main" in " ".join(p.cmdline()) for p in family) else []
+    return []
+
+
+@pytest.mark.parametrize("when", ["starting", "working"])
+def test_an_interrupt_leaves_no_process(tmp_path, when):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     code = "import sys; from neuroport.cli import main; main()"
     arguments = ["evaluate", "--target", "cpu", "--steps", "20000", "--scheduler", "local", "--workers", "1"]
@@ -249,9 +257,11 @@ def test_an_interrupt_leaves_no_process(tmp_path):
             [sys.executable, "-c", code, *arguments], env=environment, stderr=f, stdout=f, start_new_session=True
         )
     try:
-        wait_until(lambda: b"20000 steps each" in log.read_bytes() or process.poll() is not None)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert any("spawn_main" in " ".join(p.cmdline()) for p in family)
+        if when == "working":
+            wait_until(lambda: b"20000 steps each" in log.read_bytes() or process.poll() is not None)
+        wait_until(lambda: spawned(process) or process.poll() is not None)
+        family = spawned(process)
+        assert family, log.read_text()
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(45) == 130, log.read_text()
         wait_until(lambda: not any(is_alive(p.pid) for p in family))
