@@ -112,6 +112,16 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     ),
     (lambda: with_edges(("in", "w"), ("w", "gone")), InvalidNetworkError, "edge 'w' -> 'gone' leads to no node"),
     (
+        lambda: with_edges(("in", "w"), ("w", "s"), ("w", "s"), ("s", "out")),
+        InvalidNetworkError,
+        "edge 'w' -> 's' is there twice, NIR's are there once; take one out, or add a Scale of 2",
+    ),
+    (
+        lambda: with_edges(("in", "w"), ("w", "out"), ("out", "s")),
+        InvalidNetworkError,
+        "edge 'out' -> 's' leaves an Output, where a graph ends; start it at the node before 'out'",
+    ),
+    (
         lambda: chain(source(2), fires(2)),
         InvalidNetworkError,
         "the graph has no Output, so nothing says what its answer is; add one",
@@ -145,6 +155,31 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: chain(source(2), fires(3), sink(3)),
         InvalidNetworkError,
         r"node 'n1': r has shape \[3\], its input \[2\]; give one number, one per channel or one per neuron",
+    ),
+    (  # numpy would take them for the columns
+        lambda: chain(source(2, 3, 4), fires(4), sink(2, 3, 4)),
+        InvalidNetworkError,
+        r"node 'n1': r has shape \[4\], its input \[2, 3, 4\]; give one number, one per channel or one per neuron",
+    ),
+    (
+        lambda: chain(source(2, 3, 4), nir.Scale(np.ones((3, 4))), fires(2, 3, 4), sink(2, 3, 4)),
+        InvalidNetworkError,
+        r"node 'n1': scale has shape \[3, 4\], its input \[2, 3, 4\]; give one number",
+    ),
+    (
+        lambda: chain(source(2), cuba(2, -1e-3), sink(2)),
+        UnsupportedOperatorError,
+        "node 'n1' has synapses with a time constant of -0.001 s",
+    ),
+    (
+        lambda: chain(source(2), nir.Linear(np.ones((0, 2))), sink(1)),
+        InvalidNetworkError,
+        r"node 'n1' has weights of shape \[0, 2\], without an output; take it out",
+    ),
+    (
+        lambda: chain(nir.Input(np.array([2.5])), fires(2), sink(2)),
+        InvalidNetworkError,
+        "input 'n0' has no shape; write the file again, with the shape of a sample",
     ),
     (
         lambda: chain(source(2, 3), nir.Flatten(np.array([2, 3]), 2, 5), fires(6), sink(6)),

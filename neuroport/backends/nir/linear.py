@@ -109,14 +109,12 @@ def spread(name: str, field: str, values: FloatArray, shape: Shape) -> FloatArra
         return values.reshape((1,) * len(shape))
     if values.shape == (shape[0],):
         return values.reshape(-1, *(1,) * (len(shape) - 1))
-    try:
-        np.broadcast_to(values, shape)
-    except ValueError as error:
+    if values.ndim != len(shape) or any(n not in (1, full) for n, full in zip(values.shape, shape, strict=True)):
         raise InvalidNetworkError(
             f"node '{name}': {field} has shape {list(values.shape)}, its input {list(shape)}; give one number, one per "
             f"channel or one per neuron"
-        ) from error
-    return values.reshape((1,) * (len(shape) - values.ndim) + values.shape)
+        )
+    return values
 
 
 def _wrong(name: str, needs: str, shape: Shape) -> NoReturn:
@@ -133,6 +131,8 @@ def _dense(name: str, node: Any, x: Signal) -> Signal:
             f"node for each matrix"
         )
     n_out, n_in = weight.shape
+    if not n_out:
+        raise InvalidNetworkError(f"node '{name}' has weights of shape [0, {n_in}], without an output; take it out")
     if math.prod(x.shape) != n_in:
         _wrong(name, f"{n_in} numbers", x.shape)
     bias = numbers(name, "bias", node.bias) if hasattr(node, "bias") and node.bias is not None else None

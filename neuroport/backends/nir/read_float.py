@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from neuroport.ann.graph import FloatArray
+from neuroport.backends.nir.borders import BORDER_ERROR
 from neuroport.backends.nir.file import KEY, NEURONS, same_fields
 from neuroport.backends.nir.linear import Signal, behind, total
 from neuroport.backends.nir.neurons import Read, read_neuron
@@ -79,8 +80,7 @@ class _Walk:
         _check_inputs(self.graph)
         before: dict[str, list[str]] = {name: [] for name in self.graph.nodes}
         for pre, post in self.graph.edges:
-            if pre not in before or post not in before:
-                raise InvalidNetworkError(f"edge '{pre}' -> '{post}' leads to no node; write the file again")
+            _check_edge(self.graph.nodes, before, pre, post)
             before[post].append(pre)
         for name in _in_order(before):
             self._read(name, self.graph.nodes[name], before[name])
@@ -132,16 +132,21 @@ class _Walk:
                 raise ValueError(f"node '{name}' has another {wrong}")
             title, shape = row["name"], tuple(row["shape"])
             helper, linear = row["is_helper"], row["is_linear"]
-        self._populate(Population(title, shape, np.zeros(0), read.neuron, is_helper=helper, is_linear=linear), x, read)
+        made = Population(title, shape, np.zeros(0), read.neuron, is_helper=helper, is_linear=linear)
+        self._populate(made, x, read, node.metadata.get(KEY, {}).get("bias") if row else None)
         self.signals[name] = Signal(x.shape, ((title, ()),))
         if not read.neuron.fires:
             self.analog[name] = name
 
-    def _populate(self, p: Population, x: Signal, read: Read) -> None:
-        """Add a population with its bias, and what leads to it."""
+    def _populate(self, p: Population, x: Signal, read: Read, exact: FloatArray | None = None) -> None:
+        """Add a population with its bias, and what leads to it; exact: the bias before a kernel stood for it."""
         bias = np.broadcast_to(read.bias, x.shape)
         if x.constant is not None:
             bias = bias + x.constant * read.gain
+        if exact is not None:
+            if not np.abs(bias.reshape(p.shape) - exact).max() <= BORDER_ERROR * np.abs(exact).max():
+                raise ValueError(f"node '{p.name}' has another bias")
+            bias = exact
         self.populations.append(replace(p, bias=np.array(bias).reshape(p.shape)))
         # what writes nothing but zeros brought a constant, which the bias has
         heard = [term for term in x.terms if not any(is_zero(part) for part in term[1])]
@@ -169,9 +174,19 @@ def _check_inputs(graph: Any) -> None:
         )
 
 
+def _check_edge(nodes: Mapping[str, Any], before: Mapping[str, list[str]], pre: str, post: str) -> None:
+    edge = f"edge '{pre}' -> '{post}'"
+    if pre not in before or post not in before:
+        raise InvalidNetworkError(f"{edge} leads to no node; write the file again")
+    if pre in before[post]:
+        raise InvalidNetworkError(f"{edge} is there twice, NIR's are there once; take one out, or add a Scale of 2")
+    if type(nodes[pre]).__name__ == "Output":
+        raise InvalidNetworkError(f"{edge} leaves an Output, where a graph ends; start it at the node before '{pre}'")
+
+
 def _shape_of(name: str, node: Any) -> Shape:
     found = node.input_type["input"]
-    if found is None or not len(found) or min(found) < 1:
+    if found is None or not len(found) or min(found) < 1 or any(n % 1 for n in found):
         raise InvalidNetworkError(f"input '{name}' has no shape; write the file again, with the shape of a sample")
     return tuple(int(n) for n in found)
 

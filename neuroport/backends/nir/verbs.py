@@ -34,8 +34,8 @@ def export_nir(network: SpikingNetwork | IntNetwork, path: str | Path) -> None:
 def read_nir(path: str | Path, *, reset: Reset | None = None, dt_s: float | None = None) -> SpikingNetwork | IntNetwork:
     """The network in a file of NIR: a float one, or the integer one that neuroport wrote, bit for bit.
 
-    Thresholds become 1 and leaks those of one step (neurons.py); a neuron of ours fires at its threshold, NIR's just
-    above it. The input takes what `simulate` shows it, the same analog values in every step, unless neuroport wrote
+    Thresholds become 1 and leaks those of one step; a neuron of ours fires at its threshold, which is just above NIR's
+    (neurons.py). The input takes what `simulate` shows it, the same analog values in every step, unless neuroport wrote
     otherwise. An Output behind a linear node or an integrator is read by its potential.
 
     Args:
