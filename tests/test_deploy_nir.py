@@ -21,6 +21,7 @@ from neuroport.cli import app
 from neuroport.datasheets import data_dir
 from neuroport.errors import ModelFileError
 from neuroport.normalize.convert import convert
+from neuroport.normalize.files import read_normalized
 from neuroport.normalize.recipe import load_recipe
 from neuroport.snn.network import SpikingNetwork
 
@@ -134,13 +135,35 @@ def test_export_of_a_bundle(tmp_path: Path) -> None:
     assert deploy(tmp_path, foreign(tmp_path / "net.nir")).exit_code == 0
     done = run("export", tmp_path / "b", "--to", "nir", "--out", tmp_path / "int.nir")
     assert done.exit_code == 0, done.output
-    assert f"{tmp_path / 'int.nir'}: 2 layers of neurons, in the integers of cpu" in done.stdout
+    assert (
+        f"{tmp_path / 'int.nir'}: 2 layers of neurons, in the integers of cpu; it takes input currents" in done.stdout
+    )
+    assert "which the host makes of the samples: those of 'a', mantissas << " in done.stdout
     network = nrp.read_nir(tmp_path / "int.nir")
     assert isinstance(network, IntNetwork)
     found = run_core(network, read_inputs(tmp_path / "b" / "inputs.h5"), record="spikes").trace.spikes
     for name, spikes in read_trace(tmp_path / "b" / "core.h5").spikes.items():
         assert np.array_equal(found[name], spikes)
     verify(tmp_path / "b")
+
+
+def test_export_of_the_floats_of_a_bundle(tmp_path: Path) -> None:
+    """What the integers were rounded from, bit for bit; deployed again it gives the same integers."""
+    assert deploy(tmp_path, foreign(tmp_path / "net.nir")).exit_code == 0
+    done = run("export", tmp_path / "b" / "float.h5", "--to", "nir", "--out", tmp_path / "float.nir")
+    assert done.exit_code == 0, done.output
+    assert "float.nir: 2 layers of neurons, in floats; it takes the samples in every step" in done.stdout
+    one, other = nrp.read_nir(tmp_path / "float.nir"), read_normalized(tmp_path / "b" / "float.h5").network
+    assert isinstance(one, SpikingNetwork)
+    assert [(p.name, p.neuron) for p in one.populations] == [(p.name, p.neuron) for p in other.populations]
+    assert all(np.array_equal(p.bias, q.bias) for p, q in zip(one.populations, other.populations, strict=True))
+    first = read_network(tmp_path / "b" / "network.h5")
+    (tmp_path / "again").mkdir()
+    assert deploy(tmp_path / "again", tmp_path / "float.nir").exit_code == 0
+    assert nrp.network_hash(read_network(tmp_path / "again" / "b" / "network.h5")) == nrp.network_hash(first)
+    done = run("export", tmp_path / "d.npz", "--to", "nir", "--out", tmp_path / "no.nir")
+    assert done.exit_code == 2
+    assert not (tmp_path / "no.nir").exists()
 
 
 def test_an_integer_network_is_no_model(tmp_path: Path) -> None:
