@@ -174,6 +174,18 @@ def test_an_integer_network_is_no_model(tmp_path: Path) -> None:
     assert "is a network in the integers of cpu already, deploy quantizes float networks; read it with" in done.output
 
 
+def test_a_floor_that_the_file_does_not_have_is_said(tmp_path: Path) -> None:
+    """SpiNNaker's neuron without a leak ends at 0 from below."""
+    model = foreign(tmp_path / "net.nir")
+    done = deploy(tmp_path, model, "--target", "spinnaker1", "--backend", "cpu", "--neuron", "if-trunc-delta")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["warnings"]
+    message = "spinnaker1 holds potentials at 0 or above, those of 'net.nir' have no floor; the rung integer_core says"
+    assert [text.split(":")[0] for text in found if message in text] == ["layer 'a'", "layer 'out'"]
+    (tmp_path / "cpu").mkdir()
+    assert "no floor" not in deploy(tmp_path / "cpu", model).stdout
+
+
 @pytest.mark.parametrize(
     ("more", "code", "match"),
     [

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from neuroport.backends.nir.verbs import read_nir
 from neuroport.chip.network import IntNetwork
+from neuroport.chip.synapses import IntWindow
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError, UsageError
 from neuroport.normalize.recipe import Recipe
@@ -91,11 +92,25 @@ class LoadedSnn:
                     f"always has {a.fixed_leak:g}; choose another --target or --neuron"
                 )
 
+    def remarks(self, network: IntNetwork) -> list[str]:
+        """What the chip's neurons do that the file's do not, where it can change an answer."""
+        held = [p for p in network.populations if p.role != "input" and network.floor_of(p) is not None]
+        fall = [p.name for p in held if p.driven or (p.bias_mantissa < 0).any() or _inhibits(network, p.name)]
+        return [
+            f"layer '{name}': {network.target} holds potentials at {network.arithmetic.membrane_floor} or above, those "
+            f"of '{self.name}.nir' have no floor; the rung integer_core says what it costs"
+            for name in fall
+        ]
+
     def normalized(self, images: NDArray[np.float32]) -> Normalized:
         """The network as the later rooms take it, its rates the activations; images: calibration samples [N, ...]."""
         images = check_images(images)
         scales = {p.name: np.ones(1) for p in self.network.populations}
         return Normalized(self.network, scales, {}, {}, (float(images.min()), float(images.max())))
+
+
+def _inhibits(network: IntNetwork, name: str) -> bool:
+    return any((j.synapse.mantissa < 0).any() for j in network.incoming[name] if not isinstance(j.synapse, IntWindow))
 
 
 def is_spiking(model: Any) -> bool:
