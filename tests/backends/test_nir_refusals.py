@@ -41,6 +41,17 @@ def different_shapes() -> Any:
     return nir.NIRGraph(nodes, [("in", "s"), ("in", "w"), ("w", "s"), ("s", "out")], type_check=False)
 
 
+def diamonds() -> Any:
+    """A fork that joins again, twelve times."""
+    nodes: dict[str, Any] = {"in": source(2)}
+    edges, last = [], "in"
+    for k in range(12):
+        nodes |= {f"a{k}": nir.Linear(np.eye(2)), f"b{k}": nir.Linear(np.eye(2)), f"m{k}": nir.Scale(np.ones(2))}
+        edges += [(last, f"a{k}"), (last, f"b{k}"), (f"a{k}", f"m{k}"), (f"b{k}", f"m{k}")]
+        last = f"m{k}"
+    return nir.NIRGraph({**nodes, "out": sink(2)}, [*edges, (last, "out")], type_check=False)
+
+
 def li_in_the_middle() -> Any:
     li = nir.LI(tau=np.full(2, 1e-3), r=np.ones(2), v_leak=np.zeros(2))
     return chain(source(2), li, nir.Linear(np.eye(2)), fires(2), sink(2))
@@ -97,6 +108,21 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: chain(source(1, 6, 6), conv(1, 1, 3, 3, padding="same", stride=(2, 2)), fires(1, 3, 3), sink(1, 3, 3)),
         UnsupportedOperatorError,
         r"node 'n1' has padding 'same' and stride \[2, 2\]; numbers, 'valid', and 'same' with stride 1 are read",
+    ),
+    (
+        diamonds,
+        UnsupportedOperatorError,
+        "node 'm10' is reached on 2,048 paths without neurons, .* up to 1,024",
+    ),
+    (
+        lambda: chain(source(2), nir.Linear(np.full((2, 2), 1e39)), fires(2), sink(2)),
+        InvalidNetworkError,
+        r"node 'n1': weight reaches 1e\+39, numbers up to 3.4e\+38 are read \(float32\); scale the node",
+    ),
+    (
+        lambda: chain(source(2), fires(2, v_threshold=1e-300), sink(2)),
+        UnsupportedOperatorError,
+        "node 'n1' has a threshold of 1e-300, neuroport's are above 0",
     ),
     (li_in_the_middle, UnsupportedOperatorError, "node 'n2' reads the potential of 'n1', which does not fire"),
     (different_shapes, InvalidNetworkError, r"node 's': signals of shapes \[2\] and \[3\] lead to it, NIR adds"),

@@ -70,10 +70,10 @@ def read_neuron(name: str, node: Any, shape: Shape, reset: Reset, dt_s: float) -
 
 
 def _fires(name: str, neuron: Neuron, gain: FloatArray, v_threshold: FloatArray, bias: FloatArray | None) -> Read:
-    if not v_threshold.min() > 0:
+    if not v_threshold.min() >= np.finfo(np.float32).tiny:
         raise UnsupportedOperatorError(
-            f"node '{name}' has a threshold of {v_threshold.min():g}, neuroport's are above 0, where neurons are "
-            f"silent without input; shift threshold and biases"
+            f"node '{name}' has a threshold of {v_threshold.min():g}, neuroport's are above 0 (1.2e-38 or more), where "
+            f"neurons are silent without input; shift threshold and biases"
         )
     v_threshold = _above(v_threshold)
     constant = np.zeros_like(v_threshold) if bias is None else bias / v_threshold
