@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from neuroport.ann.graph import FloatArray
 from neuroport.backends.nir.borders import BORDER_ERROR
@@ -16,8 +17,14 @@ from neuroport.backends.nir.neurons import Read, read_neuron
 from neuroport.backends.nir.write_float import neuron_node
 from neuroport.errors import InvalidNetworkError, ModelFileError, UnsupportedOperatorError
 from neuroport.snn.merge import identity, is_zero, merge
-from neuroport.snn.network import Head, Neuron, Population, Projection, Reset, Role, SpikingNetwork
+from neuroport.snn.network import Encoding, Head, Neuron, Population, Projection, Reset, Role, SpikingNetwork
 from neuroport.snn.operators import Chain, Operator, Part, Scale, Shape
+
+_NEURON = TypeAdapter(Neuron)
+_ENCODING: TypeAdapter[Encoding] = TypeAdapter(Encoding)
+_ROLE: TypeAdapter[Role] = TypeAdapter(Role)
+_SIGNS = TypeAdapter(Literal[1, 2])
+_SEED = TypeAdapter(int)
 
 
 def float_network(
@@ -47,17 +54,19 @@ def float_network(
 
 def _as_described(walk: _Walk, described: Mapping[str, Any]) -> SpikingNetwork:
     """In the order and with the input code that were written."""
+    if gone := walk.known.keys() - walk.graph.nodes.keys():
+        raise ValueError(f"it tells of nodes that are not there: {', '.join(map(str, gone))}")
     by_name = {p.name: p for p in walk.populations}
-    roles: dict[str, Role] = {row["name"]: row["role"] for row in described["populations"]}
+    roles: dict[str, Role] = {row["name"]: _ROLE.validate_python(row["role"]) for row in described["populations"]}
     heads = tuple(Head(head["population"]) for head in described["heads"])
     return SpikingNetwork(
         tuple(replace(by_name[name], role=role) for name, role in roles.items()),
         tuple(walk.projections),
-        described["encoding"],
+        _ENCODING.validate_python(described["encoding"]),
         heads,
-        described["n_signs"],
+        _SIGNS.validate_python(described["n_signs"]),
         np.asarray(described["input_scale"], np.float64),
-        described["seed"],
+        _SEED.validate_python(described["seed"], strict=True),
     )
 
 
@@ -101,7 +110,9 @@ class _Walk:
             shape = _shape_of(name, node)
             row = self.known.get(name, {"name": name, "shape": shape, "neuron": {}})
             own = tuple(row["shape"])
-            self.populations.append(Population(row["name"], own, np.zeros(own), Neuron(**row["neuron"]), "input"))
+            self.populations.append(
+                Population(row["name"], own, np.zeros(own), _NEURON.validate_python(row["neuron"]), "input")
+            )
             self.signals[name] = Signal(shape, ((row["name"], ()),))
             return
         if not before:
@@ -127,7 +138,7 @@ class _Walk:
             title, shape, helper, linear = name, x.shape, False, False
         else:
             one = np.ones((1,) * len(x.shape))
-            read = Read(Neuron(**row["neuron"]), one, one * 0)
+            read = Read(_NEURON.validate_python(row["neuron"]), one, one * 0)
             if wrong := same_fields(neuron_node(read.neuron, x.shape), node):
                 raise ValueError(f"node '{name}' has another {wrong}")
             title, shape = row["name"], tuple(row["shape"])
