@@ -174,6 +174,32 @@ def test_an_integer_network_is_no_model(tmp_path: Path) -> None:
     assert "is a network in the integers of cpu already, deploy quantizes float networks; read it with" in done.output
 
 
+def test_of_a_chips_neurons_the_one_with_the_files_leak_is_taken(tmp_path: Path) -> None:
+    """SpiNNaker's second neuron leaks 1/512 a step; the first has no leak."""
+
+    def leaky(tau: float) -> Path:
+        rng = np.random.default_rng(2)
+        full = {"tau": np.full(2, tau), "r": np.full(2, tau / 1e-4), "v_leak": np.zeros(2), "v_threshold": np.ones(2)}
+        nodes = {
+            "input": nir.Input(np.array([1, 4, 4])),
+            "flat": nir.Flatten(np.array([1, 4, 4]), 0, -1),
+            "fc": nir.Affine(rng.uniform(-0.1, 0.3, (2, 16)), np.zeros(2)),
+            "out": nir.LIF(**full),
+            "output": nir.Output(np.array([2])),
+        }
+        nir.write(tmp_path / "leaky.nir", nir.NIRGraph(nodes, list(pairwise(nodes))))
+        return tmp_path / "leaky.nir"
+
+    target = ("--target", "spinnaker1", "--backend", "cpu")
+    done = deploy(tmp_path, leaky(512e-4), *target)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["neuron"]["name"] == "if-curr-delta"
+    done = deploy(tmp_path, leaky(1e-3), *target, "--out", tmp_path / "c")
+    assert done.exit_code == 3
+    assert "has a leak of 0.9 per step, spinnaker1's neuron if-trunc-delta always has 1; choose" in done.output
+    assert "has a leak of 0.9 per step, spinnaker1's neuron if-curr-delta always has 0.998047; choose" in done.output
+
+
 def test_a_floor_that_the_file_does_not_have_is_said(tmp_path: Path) -> None:
     """SpiNNaker's neuron without a leak ends at 0 from below."""
     model = foreign(tmp_path / "net.nir")
