@@ -13,7 +13,9 @@ from neuroport.errors import UsageError
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5.")],
+    source: Annotated[
+        Path, typer.Argument(help="A bundle made by `neuroport deploy`, or its network.h5; of nir also its float.h5.")
+    ],
     out: Annotated[Path, typer.Option(help="The file to write, replaced if it is there; of pynn a new folder.")],
     to: Annotated[
         str,
@@ -30,7 +32,7 @@ def export(
         if to == "nir":
             written = export_bundle_nir(source, out)
             sys.stdout.write(
-                f"{written.out}: {written.n_layers} layers of neurons, in the integers of {written.target}\n"
+                f"{written.out}: {written.n_layers} layers of neurons, {written.numbers}; it takes {written.entry}\n"
                 f"resets, units, the test at the threshold and the rest are in its metadata under 'neuroport'\n"
             )
             return

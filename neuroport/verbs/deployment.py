@@ -294,6 +294,7 @@ class _Deploy:
             "silent_channels": silent,
             "outputs": [],
             "warnings": [
+                *(ann.remarks(network) if isinstance(ann, LoadedSnn) else ()),
                 *input_warnings(normalized.network, tests),
                 *warnings(rows, n_neuron_steps=self.n_steps * len(tests), network=network),
             ],
