@@ -178,13 +178,14 @@ class Machine(Sheet):
 
     monitor_cores_per_chip: of the cores, for the system, before any for support; missing_cores_per_board: that chips of
     a board lack. Sums lie in a core's data memory (dtcm), ring_buffer_entries_per_core at most: neurons times receptors
-    times delay slots, each rounded up to a power of two. Synapses lie in the chip's sdram. router_entries_per_chip: of
-    its routing table.
+    times delay slots, each rounded up to a power of two. Synapses lie in the chip's sdram, in rows of those that a
+    neuron has on a core, synapses_per_row at most. router_entries_per_chip: of its routing table.
     """
 
     monitor_cores_per_chip: Size | None = None
     missing_cores_per_board: Mapping[str, Size] | None = None
     neurons_per_core: Count | None = None
+    synapses_per_row: Count | None = None
     ring_buffer_entries_per_core: Count | None = None
     dtcm_bytes_per_core: Count | None = None
     itcm_bytes_per_core: Count | None = None
