@@ -181,10 +181,23 @@ def test_a_layer_too_wide_is_refused_with_its_name(tmp_path):
 def test_fit_compares_all_targets():
     result = run("fit", "--recipe", "reset-zero", "--steps", 16, "--samples", 2)
     assert result.exit_code == 0, result.output
-    for part in ("digits on every target", "loihi1", "loihi2", "spinnaker1", "second-hand", "what binds"):
+    for part in ("digits by target", "loihi1", "loihi2", "spinnaker1", "second-hand", "what binds"):
         assert part in result.output
-    assert "cpu: its datasheet says nothing of cores" in result.output
+    assert "cpu: its datasheet does not say what a core holds" in result.output
     assert "loihi2: not known, so not checked: input axons" in result.output
+
+
+def test_fit_compares_chosen_targets_and_datasheets_of_the_user(tmp_path):
+    sheet = tmp_path / "mine.yaml"
+    sheet.write_text(LOIHI1.read_text().replace("name: loihi1", "name: mine"))
+    chosen = ("--target", "loihi2", "--target", sheet)
+    result = run("fit", "--recipe", "reset-zero", "--steps", 8, "--samples", 1, *chosen, "--json")
+    assert result.exit_code == 0, result.output
+    assert [row["target"] for row in json.loads(result.stdout)["rows"]] == ["loihi2", "mine"]
+    wrong = run("fit", "--target", "loihi2", "--target", "nosuch")
+    assert wrong.exit_code == 2
+    assert "unknown target 'nosuch'" in wrong.output
+    assert "quantizing" not in wrong.output, "before anything is computed"
 
 
 def test_fewer_cores_by_fewer_bits_with_their_accuracy(tmp_path):
@@ -217,8 +230,11 @@ def test_fewer_cores_by_fewer_bits_with_their_accuracy(tmp_path):
     ("arguments", "message"),
     [
         (("--target", "nosuch"), "unknown target 'nosuch'"),
-        (("--target", "loihi-sim"), "its datasheet says nothing of cores"),
-        (("--target", "cpu"), "target 'cpu': its datasheet says nothing of cores"),
+        (("--target", "loihi-sim"), "does not say what a core holds (compartments_per_core, or machine), so no"),
+        (
+            ("--target", "cpu"),
+            "(compartments_per_core, or machine) and how many cores a chip has (cores_per_chip)",
+        ),
         (("--recipe", "nosuch"), "unknown recipe 'nosuch'"),
         (("--max-cores", 0), "--max-cores"),
         (("--samples", 0), "--samples"),

@@ -97,6 +97,10 @@ def _add_fit(app: typer.Typer) -> None:
     @app.command()
     def fit(
         model: _Model = None,
+        target: Annotated[
+            list[str] | None,
+            typer.Option(help="A name of `neuroport targets`, or a YAML file; may be repeated; all if left out."),
+        ] = None,
         data: Data = None,
         scale: Scale = None,
         mean: Mean = "",
@@ -110,7 +114,7 @@ def _add_fit(app: typer.Typer) -> None:
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
-        """Compare all targets: does it fit, on how many cores, what binds, what an inference costs, and why not."""
+        """Compare targets: does it fit, on how many cores, what binds, what an inference costs, and why not."""
         with reporting():
             from neuroport.terminal.mapping import show_fit
             from neuroport.verbs.fitting import MapOptions
@@ -130,7 +134,7 @@ def _add_fit(app: typer.Typer) -> None:
                 samples=samples,
             )
             with shown_progress(quiet=quiet) as progress:
-                result = run(options, progress)
+                result = run(options, progress, targets=target or ())
             if as_json:
                 print_json(result.report)
             elif not quiet:

@@ -31,7 +31,7 @@ def show_map(result: MapRun) -> None:
 def show_fit(result: Fit) -> None:
     """One row for each target, then why it does not fit."""
     console, report = open_console(), result.report
-    table = Table("target", "fits", title=escape(f"{report['model']} on every target"))
+    table = Table("target", "fits", title=escape(f"{report['model']} by target"))
     for heading in ("cores", "chips"):
         table.add_column(heading, justify="right")
     table.add_column("what binds")
