@@ -95,11 +95,10 @@ class _Vertex:
 
     def _largest(self) -> int:
         """Neurons of the fewest equal slices that cores hold; 1 where none do."""
-        n = self.population.n_neurons
-        if self._overflows(n):
-            return 1
-        n_cores = 1
+        n, n_cores = self.population.n_neurons, 1
         while n_cores < n and self._overflows(n_cores):
+            if n_cores == 1 and self._overflows(n):
+                return 1
             n_cores *= 2
         fewest = bisect_left(range(n_cores), True, lo=n_cores // 2 + 1, key=lambda k: not self._overflows(k))
         return -(-n // fewest)
@@ -153,8 +152,6 @@ class _Vertex:
         (SPYN/pyNN/models/neural_projections/connectors/from_list_connector.py l.225-270, synaptic_matrix_app.py l.150).
         """
         weights = weights_of(j.synapse)
-        if size == 1:
-            return tuple(1 for sign in _signs(weights.mantissa) if sign.any())
         if not isinstance(weights, IntDense) and n_synapses(j.synapse) > _COUNTED:
             return tuple(size for sign in _signs(weights.mantissa) if sign.any())
         if isinstance(weights, IntDense):

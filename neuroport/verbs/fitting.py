@@ -138,15 +138,20 @@ def _within(
         DoesNotFitError: no precision is enough, or the network cannot be quantized again.
     """
     progress.stage(f"looking for at most {max_cores:,} core{'s' * (max_cores > 1)}")
-    budget = within(subject.network, subject.target, max_cores)
+    coarse = subject
+
+    def quantized(target: Target) -> IntNetwork:
+        nonlocal coarse
+        coarse = replace(made.subject(target), target=subject.target)
+        return coarse.network
+
+    budget = within(subject.network, subject.target, max_cores, None if subject.made is None else quantized)
     if budget.fits:
         return subject, None
     if budget.option is None:
         raise DoesNotFitError(f"{budget.summary}; allow more cores, or use a smaller network")
     if subject.made is None:
         raise DoesNotFitError(f"{budget.summary}; give the trained network, which can be quantized so")
-    coarse = made.subject(budget.option.target)
-    coarse = replace(coarse, target=subject.target)
     before, after = (_accuracy(s, made.options.seed) for s in (subject, coarse))
     return coarse, {
         "summary": budget.summary,
