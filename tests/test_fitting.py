@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 import neuroport as nrp
 from neuroport.bundle import verify
-from neuroport.chip.files import read_network
+from neuroport.chip.files import read_network, write_network
 from neuroport.cli import app
 from neuroport.datasheets import data_dir
+from tests.chip.networks import dense, network_of, population, source
 
 LOIHI1 = data_dir("targets") / "loihi1.yaml"
 FAST = ("--recipe", "reset-zero", "--steps", 16, "--samples", 4)
@@ -124,8 +125,8 @@ def test_the_same_seed_writes_the_same_files(digits, tmp_path):
 
 def test_a_map_or_a_network_file_can_be_mapped_again(digits, tmp_path):
     """From network.h5 no spikes are known: no energy is made up."""
-    for source in (digits[1], digits[1] / "network.h5"):
-        result = run("map", source, "--target", "loihi1", "--json", "--out", tmp_path / "out")
+    for made in (digits[1], digits[1] / "network.h5"):
+        result = run("map", made, "--target", "loihi1", "--json", "--out", tmp_path / "out")
         assert result.exit_code == 0, result.output
         report = json.loads(result.stdout)
         assert report["cost"] is None
@@ -249,6 +250,29 @@ def test_refusals(arguments, message, tmp_path):
     assert result.exit_code in (2, 3)
     assert message in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_a_chips_second_neuron_finds_it_again(tmp_path):
+    """spinnaker1 has two; network.h5 says which one its integers are for."""
+    target = nrp.load_target("spinnaker1").with_neuron("if-curr-delta")
+    network = network_of(
+        target.arithmetic,
+        [source((4,)), population("out", (3,), decay=64)],
+        [dense(np.ones((3, 4)))],
+        name="spinnaker1",
+    )
+    write_network(tmp_path / "network.h5", network)
+    for flags in ((), ("--target", "spinnaker1")):
+        result = run("map", tmp_path / "network.h5", *flags, "--out", tmp_path / "out", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["cores"] == 1
+
+
+def test_limits_that_are_not_known_are_on_the_page(tmp_path):
+    assert run("map", "--target", "loihi2", "--recipe", "reset-zero", "--steps", 8, "--samples", 1,
+               "--out", tmp_path / "out").exit_code == 0  # fmt: skip
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Not known, so not checked: input axons, output axons, synapse bits" in page
 
 
 def test_refusals_of_stored_networks(digits, tmp_path):

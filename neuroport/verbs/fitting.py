@@ -283,6 +283,9 @@ def _stored(options: MapOptions, progress: Progress) -> _Subject:
     network = read_network(path)
     own = None if folder is None or not (folder / "target.yaml").is_file() else folder / "target.yaml"
     target = load_target(options.target or own or network.target)
+    neuron = network.arithmetic.neuron
+    if neuron is not None and neuron in target.neurons:
+        target = target.with_neuron(neuron)
     if network.arithmetic != target.arithmetic:
         raise UsageError(
             f"'{options.model}' was quantized for {network.target}, whose arithmetic is not that of {target.name}; "
