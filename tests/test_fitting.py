@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -266,6 +267,15 @@ def test_a_network_of_a_chips_second_neuron_finds_it_again(tmp_path):
         result = run("map", tmp_path / "network.h5", *flags, "--out", tmp_path / "out", "--json")
         assert result.exit_code == 0, result.output
         assert json.loads(result.stdout)["cores"] == 1
+
+
+def test_the_picture_keeps_its_colours_on_the_page(digits):
+    """Any rule of the page for its text beats the picture's own fill: white on the dark colours, black on the light."""
+    page = (digits[1] / "report.html").read_text(encoding="utf-8")
+    rules = re.findall(r"([^{}]*svg text[^{}]*)\{", page)
+    assert [rule.split("}")[-1].strip() for rule in rules] == [":not(.mesh) > svg text"]
+    assert '<div class="mesh"><svg' in page
+    assert "multiply-accumulates. How long a step takes" in page
 
 
 def test_limits_that_are_not_known_are_on_the_page(tmp_path):
