@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from typer.testing import CliRunner
 
 import neuroport as nrp
 from neuroport.bundle import verify
-from neuroport.chip.files import read_network
+from neuroport.chip.files import read_network, write_network
 from neuroport.cli import app
 from neuroport.datasheets import data_dir
+from tests.chip.networks import dense, network_of, population, source
 
 LOIHI1 = data_dir("targets") / "loihi1.yaml"
 FAST = ("--recipe", "reset-zero", "--steps", 16, "--samples", 4)
@@ -124,8 +126,8 @@ def test_the_same_seed_writes_the_same_files(digits, tmp_path):
 
 def test_a_map_or_a_network_file_can_be_mapped_again(digits, tmp_path):
     """From network.h5 no spikes are known: no energy is made up."""
-    for source in (digits[1], digits[1] / "network.h5"):
-        result = run("map", source, "--target", "loihi1", "--json", "--out", tmp_path / "out")
+    for made in (digits[1], digits[1] / "network.h5"):
+        result = run("map", made, "--target", "loihi1", "--json", "--out", tmp_path / "out")
         assert result.exit_code == 0, result.output
         report = json.loads(result.stdout)
         assert report["cost"] is None
@@ -181,10 +183,23 @@ def test_a_layer_too_wide_is_refused_with_its_name(tmp_path):
 def test_fit_compares_all_targets():
     result = run("fit", "--recipe", "reset-zero", "--steps", 16, "--samples", 2)
     assert result.exit_code == 0, result.output
-    for part in ("digits on every target", "loihi1", "loihi2", "spinnaker1", "second-hand", "what binds"):
+    for part in ("digits by target", "loihi1", "loihi2", "spinnaker1", "second-hand", "what binds"):
         assert part in result.output
-    assert "cpu: its datasheet says nothing of cores" in result.output
+    assert "cpu: its datasheet does not say what a core holds" in result.output
     assert "loihi2: not known, so not checked: input axons" in result.output
+
+
+def test_fit_compares_chosen_targets_and_datasheets_of_the_user(tmp_path):
+    sheet = tmp_path / "mine.yaml"
+    sheet.write_text(LOIHI1.read_text().replace("name: loihi1", "name: mine"))
+    chosen = ("--target", "loihi2", "--target", sheet)
+    result = run("fit", "--recipe", "reset-zero", "--steps", 8, "--samples", 1, *chosen, "--json")
+    assert result.exit_code == 0, result.output
+    assert [row["target"] for row in json.loads(result.stdout)["rows"]] == ["loihi2", "mine"]
+    wrong = run("fit", "--target", "loihi2", "--target", "nosuch")
+    assert wrong.exit_code == 2
+    assert "unknown target 'nosuch'" in wrong.output
+    assert "quantizing" not in wrong.output, "before anything is computed"
 
 
 def test_fewer_cores_by_fewer_bits_with_their_accuracy(tmp_path):
@@ -217,8 +232,11 @@ def test_fewer_cores_by_fewer_bits_with_their_accuracy(tmp_path):
     ("arguments", "message"),
     [
         (("--target", "nosuch"), "unknown target 'nosuch'"),
-        (("--target", "loihi-sim"), "its datasheet says nothing of cores"),
-        (("--target", "cpu"), "target 'cpu': its datasheet says nothing of cores"),
+        (("--target", "loihi-sim"), "does not say what a core holds (compartments_per_core, or machine), so no"),
+        (
+            ("--target", "cpu"),
+            "(compartments_per_core, or machine) and how many cores a chip has (cores_per_chip)",
+        ),
         (("--recipe", "nosuch"), "unknown recipe 'nosuch'"),
         (("--max-cores", 0), "--max-cores"),
         (("--samples", 0), "--samples"),
@@ -233,6 +251,38 @@ def test_refusals(arguments, message, tmp_path):
     assert result.exit_code in (2, 3)
     assert message in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_a_chips_second_neuron_finds_it_again(tmp_path):
+    """spinnaker1 has two; network.h5 says which one its integers are for."""
+    target = nrp.load_target("spinnaker1").with_neuron("if-curr-delta")
+    network = network_of(
+        target.arithmetic,
+        [source((4,)), population("out", (3,), decay=64)],
+        [dense(np.ones((3, 4)))],
+        name="spinnaker1",
+    )
+    write_network(tmp_path / "network.h5", network)
+    for flags in ((), ("--target", "spinnaker1")):
+        result = run("map", tmp_path / "network.h5", *flags, "--out", tmp_path / "out", "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["cores"] == 1
+
+
+def test_the_picture_keeps_its_colours_on_the_page(digits):
+    """Any rule of the page for its text beats the picture's own fill: white on the dark colours, black on the light."""
+    page = (digits[1] / "report.html").read_text(encoding="utf-8")
+    rules = re.findall(r"([^{}]*svg text[^{}]*)\{", page)
+    assert [rule.split("}")[-1].strip() for rule in rules] == [":not(.mesh) > svg text"]
+    assert '<div class="mesh"><svg' in page
+    assert "multiply-accumulates. How long a step takes" in page
+
+
+def test_limits_that_are_not_known_are_on_the_page(tmp_path):
+    assert run("map", "--target", "loihi2", "--recipe", "reset-zero", "--steps", 8, "--samples", 1,
+               "--out", tmp_path / "out").exit_code == 0  # fmt: skip
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Not known, so not checked: input axons, output axons, synapse bits" in page
 
 
 def test_refusals_of_stored_networks(digits, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -178,13 +179,14 @@ class Machine(Sheet):
 
     monitor_cores_per_chip: of the cores, for the system, before any for support; missing_cores_per_board: that chips of
     a board lack. Sums lie in a core's data memory (dtcm), ring_buffer_entries_per_core at most: neurons times receptors
-    times delay slots, each rounded up to a power of two. Synapses lie in the chip's sdram. router_entries_per_chip: of
-    its routing table.
+    times delay slots, each rounded up to a power of two. Synapses lie in the chip's sdram, in rows of those that a
+    neuron has on a core, synapses_per_row at most. router_entries_per_chip: of its routing table.
     """
 
     monitor_cores_per_chip: Size | None = None
     missing_cores_per_board: Mapping[str, Size] | None = None
     neurons_per_core: Count | None = None
+    synapses_per_row: Count | None = None
     ring_buffer_entries_per_core: Count | None = None
     dtcm_bytes_per_core: Count | None = None
     itcm_bytes_per_core: Count | None = None
@@ -231,6 +233,32 @@ class Geometry(Sheet):
     mesh: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
     cores_per_router: Count | None = None
     chip_grid: Literal["mesh", "hexagonal"] | None = None
+
+    @model_validator(mode="after")
+    def _cores_agree(self) -> Self:
+        if self.synapse_weight_bits is not None and not any(self.synapse_weight_bits):
+            raise ValueError("synapse_weight_bits: none is above 0, so no synapse would have a weight")
+        if self.cores_per_chip is None:
+            return self
+        if self.mesh is not None and self.cores_per_router is not None:
+            on_mesh = math.prod(self.mesh) * self.cores_per_router
+            if on_mesh != self.cores_per_chip:
+                raise ValueError(f"mesh and cores_per_router make {on_mesh:,} cores, not {self.cores_per_chip:,}")
+        if self.cores_for_neurons is not None and self.cores_for_neurons < 1:
+            raise ValueError(f"of {self.cores_per_chip} cores_per_chip the system and what boards lack leave none")
+        return self
+
+    @property
+    def cores_for_neurons(self) -> int | None:
+        """Cores of any chip that neurons can lie on: not those of the system, nor one that some chips of a board lack.
+
+        None: not known.
+        """
+        cores, machine = self.cores_per_chip, self.machine
+        if cores is None or machine is None:
+            return cores
+        missing = any((machine.missing_cores_per_board or {}).values())
+        return cores - (machine.monitor_cores_per_chip or 0) - missing
 
 
 class Energy(Sheet):

@@ -56,13 +56,17 @@ def map_command(
 def fit(
     model: _Model = None,
     *,
+    target: Annotated[
+        list[str] | None,
+        typer.Option(help="A name of `neuroport targets`, or a YAML file; may be repeated; all if left out."),
+    ] = None,
     source: SourceFlags,
     recipe: _Recipe = None,
     steps: Steps = None,
     samples: _Samples = 32,
     output: OutputFlags,
 ) -> None:
-    """Compare all targets: does it fit, on how many cores, what binds, what an inference costs, and why not."""
+    """Compare targets: does it fit, on how many cores, what binds, what an inference costs, and why not."""
     with reporting():
         from neuroport.terminal.mapping import show_fit
         from neuroport.verbs.fitting import MapOptions
@@ -70,5 +74,5 @@ def fit(
 
         options = MapOptions(**source.of(model), recipe=recipe, steps=steps, samples=samples)
         with output.progress() as progress:
-            result = run(options, progress)
+            result = run(options, progress, targets=target or ())
         output.show(result.report, lambda: show_fit(result))

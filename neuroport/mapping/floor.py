@@ -74,17 +74,17 @@ class Floor:
 
 def has_floor(geometry: Geometry) -> bool:
     """Whether it is known what a core holds, and how many a chip has: otherwise there is nothing to place."""
+    return not unsaid(geometry)
+
+
+def unsaid(geometry: Geometry) -> str:
+    """What a datasheet does not say and mapping needs, in words; empty where nothing is missing."""
     holds = geometry.machine is not None or geometry.compartments_per_core is not None
-    return holds and geometry.cores_per_chip is not None
-
-
-def cores_for_neurons(geometry: Geometry) -> int | None:
-    """Cores of any chip that neurons can lie on: not those of the system, nor one that some chips of a board lack."""
-    cores, machine = geometry.cores_per_chip, geometry.machine
-    if cores is None or machine is None:
-        return cores
-    missing = any((machine.missing_cores_per_board or {}).values())
-    return cores - (machine.monitor_cores_per_chip or 0) - missing
+    needed = (
+        ("what a core holds (compartments_per_core, or machine)", holds),
+        ("how many cores a chip has (cores_per_chip)", geometry.cores_per_chip is not None),
+    )
+    return " and ".join(words for words, is_known in needed if not is_known)
 
 
 def floor_of(geometry: Geometry, n_cores: int, most_per_chip: int | None = None) -> Floor:
@@ -94,7 +94,7 @@ def floor_of(geometry: Geometry, n_cores: int, most_per_chip: int | None = None)
     as SANA-FE numbers its tiles (src/arch.cpp l.84). Where the mesh is not known, a chip has one router. most_per_chip:
     cores that a chip's memory holds.
     """
-    per_chip = cores_for_neurons(geometry) or n_cores
+    per_chip = geometry.cores_for_neurons or n_cores
     if most_per_chip is not None:
         per_chip = min(per_chip, most_per_chip)
     n_chips = max(1, -(-n_cores // per_chip))

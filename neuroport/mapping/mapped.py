@@ -9,7 +9,7 @@ from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.activity import Activity
 from neuroport.mapping.cost import Cost, cost_of
-from neuroport.mapping.floor import boards_needed, floor_of, has_floor
+from neuroport.mapping.floor import boards_needed, floor_of, unsaid
 from neuroport.mapping.network import MappedNetwork, Partition
 from neuroport.mapping.partition import partition
 from neuroport.mapping.place import Placement, place
@@ -91,8 +91,8 @@ def check_geometry(target: Target) -> None:
     Raises:
         DoesNotFitError: no cores in its datasheet.
     """
-    if not has_floor(target.geometry):
+    if missing := unsaid(target.geometry):
         raise DoesNotFitError(
-            f"target '{target.name}': its datasheet says nothing of cores, so no network can be mapped onto it; use a "
-            f"target with a geometry (loihi1), or give its `geometry:` in a datasheet of your own"
+            f"target '{target.name}': its datasheet does not say {missing}, so no network can be mapped onto it; use a "
+            f"target that does (loihi1), or say it under `geometry:` in a datasheet of your own"
         )

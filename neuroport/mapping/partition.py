@@ -18,6 +18,7 @@ from neuroport.mapping.limits import ADDED, AXONS_OUT, REMEDIES, Layer, image_sh
 from neuroport.mapping.matrix import MatrixWiring
 from neuroport.mapping.network import Box, Core, Partition, Storage, Tile
 from neuroport.mapping.pack import Placed, packed
+from neuroport.mapping.processors import REMEDIES as PROCESSOR_REMEDIES
 from neuroport.mapping.processors import processors
 from neuroport.mapping.reach import ImageSynapse, images_of, weights_of
 from neuroport.mapping.search import Burden, Cut, Refusal, best_cut, capacity
@@ -206,9 +207,10 @@ def binding_of(found: Partition) -> Mapping[str, int]:
 def _too_many(found: Partition, max_cores: int) -> str:
     """Why the partition is refused."""
     resource, n_cores = next(iter(binding_of(found).items()))
+    remedy = {**REMEDIES, **PROCESSOR_REMEDIES}[resource]
     widest = max(found.cores_of, key=lambda name: len(found.cores_of[name]))
     return (
         f"the network takes {len(found.cores):,} cores of {found.target.name}, {max_cores:,} are allowed; layer "
         f"'{widest}' takes most, {len(found.cores_of[widest]):,}, and on {n_cores:,} of all it is {resource} that end "
-        f"first; {REMEDIES[resource]}, or allow more cores"
+        f"first; {remedy}, or allow more cores"
     )

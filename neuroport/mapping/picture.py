@@ -9,9 +9,10 @@ from html import escape
 from neuroport.mapping.mapped import Mapped
 from neuroport.mapping.network import Core, Site
 
-# Okabe and Ito's palette, told apart by colour-blind readers too, then lighter; the number says which layer it is.
+# Okabe and Ito's palette, told apart by colour-blind readers too, then lighter, then darker, then again; the number
+# says which layer it is.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#999999")
-_LIGHT = 0.55  # how far the second row of colours goes to white
+_SHADES = ((255, 0.0), (255, 0.55), (0, 0.45))  # of each row of colours: to white or to black, and how far
 _CELL, _GAP, _MARGIN, _HEAD = 22, 5, 16, 20
 _LEGEND_WIDTH, _LEGEND_LINE, _TOP = 300, 20, 64
 _WIDEST = 1600  # of the legend
@@ -121,10 +122,9 @@ def _legend(mapped: Mapped, numbers: dict[str, int], columns: int, top: int) -> 
 
 def _colour(number: int) -> str:
     row, k = divmod(number - 1, len(_COLOURS))
-    if row % 2 == 0:
-        return _COLOURS[k]
+    end, part = _SHADES[row % len(_SHADES)]
     channels = (int(_COLOURS[k][i : i + 2], 16) for i in (1, 3, 5))
-    return "#" + "".join(f"{round(c + (255 - c) * _LIGHT):02X}" for c in channels)
+    return "#" + "".join(f"{round(c + (end - c) * part):02X}" for c in channels)
 
 
 def _ink(fill: str) -> str:

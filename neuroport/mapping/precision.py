@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,7 @@ from neuroport.mapping.partition import binding_of, partition
 
 @dataclass(frozen=True, eq=False)
 class Option:
-    """A lower precision. n_cores: with weights as they are but in so few bits; rounding leaves more of them 0.
+    """A lower precision. n_cores: of the network quantized so; where it was not, with weights as they are but narrower.
 
     target: the same chip with the weights that these bits hold. Quantize the network for it, then map that network
     onto the chip's own target: it finds the bits from the weights. Accuracy is for the caller to measure.
@@ -64,11 +64,16 @@ class Budget:
         return f"{found}; with weights of {least.weight_bits} bits it is still {least.n_cores:,}"
 
 
-def within(network: IntNetwork, target: Target, max_cores: int) -> Budget:
+def within(
+    network: IntNetwork, target: Target, max_cores: int, quantized: Callable[[Target], IntNetwork] | None = None
+) -> Budget:
     """The partition and, where it takes more than max_cores, lower precisions of the weights until one is enough.
 
+    quantized: makes the network for an option's target. It is asked where narrower weights would be few enough, and
+    what it makes is counted: another scale may need more bits than the weights as they are. None: they are trusted.
+
     Raises:
-        DoesNotFitError, UsageError: as `partition`, whatever max_cores.
+        DoesNotFitError, UsageError: as `partition`, whatever max_cores; what `quantized` raises.
     """
     found = partition(network, target)
     options: list[Option] = []
@@ -78,7 +83,10 @@ def within(network: IntNetwork, target: Target, max_cores: int) -> Budget:
             break
         coarse = coarser(target, bits)
         if coarse is not None:
-            options.append(Option(bits, len(partition(network, target, weight_bits=bits).cores), coarse))
+            n_cores = len(partition(network, target, weight_bits=bits).cores)
+            if quantized is not None and n_cores <= max_cores:
+                n_cores = len(partition(quantized(coarse), target).cores)
+            options.append(Option(bits, n_cores, coarse))
     return Budget(found, max_cores, tuple(options))
 
 

@@ -5,8 +5,9 @@ SPYN: the package `spynnaker` of sPyNNaker 1!7.4.1.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +23,17 @@ NEURONS, ROW, DELAY = "neurons", "synapses in a row", "delay"
 BUFFERS, DTCM, SDRAM = "ring buffer entries", "DTCM bytes", "SDRAM bytes"
 
 _WORD = 4
-_ROW_MAX = 256  # SPYN/pyNN/utilities/constants.py l.73, POP_TABLE_MAX_ROW_LENGTH
 _ROW_HEADER = 3  # words; SPYN/pyNN/models/neuron/synapse_io.py, _N_HEADER_WORDS
 _TABLE, _TABLE_VERTEX, _TABLE_ROWS = 8, 20, 4  # bytes; SPYN/pyNN/models/neuron/master_pop_table.py l.78-143
 _ALIGNED = 16  # bytes that a list's address is a multiple of; master_pop_table.py l.41
 _FILTER, _FILTERS = 9, 2  # words; SPYN/pyNN/utilities/bit_field_utilities.py l.31-116: 4 for delays, never used, 1 key
 _RECEPTORS = 2  # excitatory and inhibitory sums are apart
 _COUNTED = 1 << 26  # synapses of a kernel up to which its rows are counted
+_SPREAD = 16  # keys up to so many times their number are counted in a table, others sorted
 
-_REMEDIES: Mapping[str, str] = {
-    ROW: "let its datasheet put fewer neurons on a core (neurons_per_core)",
+REMEDIES: Mapping[str, str] = {
+    NEURONS: "choose a chip whose cores run more neurons",
+    ROW: "give fewer neurons_per_core in a datasheet of your own",
     BUFFERS: "shorten the skip connection (put layers on it)",
     DELAY: "shorten the skip connection (put layers on it)",
     DTCM: "let fewer layers feed it",
@@ -42,8 +44,9 @@ _REMEDIES: Mapping[str, str] = {
 def processors(network: IntNetwork, target: Target, machine: Machine) -> Partition:
     """Populations in C order, so many neurons to a core; each core runs neurons of one population only.
 
-    The data memory counted is that of the sums and of the table of populations before; programs and neurons come on
-    top. SDRAM is one core's; those of a chip share it (cores_with_memory).
+    Where the datasheet does not say how many neurons a core runs, a population takes as few cores as hold it. The data
+    memory counted is that of the sums and of the table of populations before; programs and neurons come on top. SDRAM
+    is one core's; those of a chip share it (cores_with_memory).
 
     Raises:
         DoesNotFitError: a core's share of a population takes more memory than there is.
@@ -51,7 +54,20 @@ def processors(network: IntNetwork, target: Target, machine: Machine) -> Partiti
     cores = [
         core for p in network.populations if p.role != "input" for core in _Vertex(network, target, machine, p).cores()
     ]
-    return Partition(network, target, tuple(cores), tuple("rows" for _ in network.projections))
+    unknown = tuple(name for name, limit in _limits(target, machine).items() if limit is None)
+    return Partition(network, target, tuple(cores), tuple("rows" for _ in network.projections), unknown)
+
+
+def _limits(target: Target, machine: Machine) -> dict[str, int | None]:
+    """By resource, what a core has, or the chip; None: not known."""
+    return {
+        NEURONS: machine.neurons_per_core,
+        BUFFERS: machine.ring_buffer_entries_per_core,
+        DTCM: machine.dtcm_bytes_per_core,
+        SDRAM: machine.sdram_bytes_per_chip,
+        ROW: machine.synapses_per_row,
+        DELAY: target.geometry.delay_max,
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,24 +82,34 @@ class _Vertex:
     def cores(self) -> Iterator[Core]:
         """Slices of equal size, and what each takes; where a datasheet has no size, halved until the sums find room."""
         n = self.population.n_neurons
-        size = self.machine.neurons_per_core or n
+        size = self.machine.neurons_per_core or self._largest()
         uses = self._uses(min(n, size))
-        while self.machine.neurons_per_core is None and size > 1 and _is_beyond(uses[DTCM]):
-            size = -(-size // 2)
-            uses = self._uses(size)
-        for name, use in uses.items():
-            if _is_beyond(use):
-                raise DoesNotFitError(
-                    f"layer '{self.population.name}': a core with {min(n, size)} of its neurons takes {use.used:,} "
-                    f"{name}, {self.target.name} has {use.limit:,}; {_REMEDIES[name]}"
-                )
+        for name, use in _broken(uses):
+            raise DoesNotFitError(
+                f"layer '{self.population.name}': a core with {min(n, size):,} of its neurons takes {use.used:,} "
+                f"{name}, {self.target.name} has {use.limit:,}; {REMEDIES[name]}"
+            )
         for start in range(0, n, size):
             tile = Tile(self.population.name, ((start, min(start + size, n)),))
-            yield Core((tile,), {**uses, NEURONS: Use(tile.n_neurons, self.machine.neurons_per_core)})
+            yield Core((tile,), {**uses, NEURONS: replace(uses[NEURONS], used=tile.n_neurons)})
+
+    def _largest(self) -> int:
+        """Neurons of the fewest equal slices that cores hold; 1 where none do."""
+        n, n_cores = self.population.n_neurons, 1
+        while n_cores < n and self._overflows(n_cores):
+            if n_cores == 1 and self._overflows(n):
+                return 1
+            n_cores *= 2
+        fewest = bisect_left(range(n_cores), True, lo=n_cores // 2 + 1, key=lambda k: not self._overflows(k))
+        return -(-n // fewest)
+
+    def _overflows(self, n_cores: int) -> bool:
+        """Whether equal slices on so many cores take more than there is."""
+        return any(_broken(self._uses(-(-self.population.n_neurons // n_cores))))
 
     def _uses(self, n_neurons: int) -> Mapping[str, Use]:
         """Of every core alike: sPyNNaker gives the last slice, with fewer neurons, the memory of the others."""
-        m, incoming = self.machine, self.network.incoming[self.population.name]
+        incoming = self.network.incoming[self.population.name]
         rows = [self._rows(j, n_neurons) for j in incoming]
         delay = max((self.network.depth[j.post] - self.network.depth[j.pre] - 1 for j in incoming), default=0)
         # a slot for each delay from 0 to the longest; each factor is rounded up to a power of two
@@ -99,17 +125,15 @@ class _Vertex:
             for longest in found
         )
         filters = sum(filter_bytes(p.n_neurons) for p in before) + _FILTERS * _WORD
-        return {
-            NEURONS: Use(n_neurons, m.neurons_per_core),
-            BUFFERS: Use(buffers, m.ring_buffer_entries_per_core),
-            DTCM: Use(2 * buffers + table, m.dtcm_bytes_per_core),
-            SDRAM: Use(matrices + table + filters, m.sdram_bytes_per_chip),
-            ROW: Use(
-                max((longest for found in rows for longest in found), default=0),
-                None if m.neurons_per_core is None else _ROW_MAX,  # sPyNNaker's own
-            ),
-            DELAY: Use(delay, self.target.geometry.delay_max),
+        used = {
+            NEURONS: n_neurons,
+            BUFFERS: buffers,
+            DTCM: 2 * buffers + table,
+            SDRAM: matrices + table + filters,
+            ROW: max((longest for found in rows for longest in found), default=0),
+            DELAY: delay,
         }
+        return {name: Use(used[name], limit) for name, limit in _limits(self.target, self.machine).items()}
 
     def _n_rows(self, name: str) -> int:
         """Rows in the matrices of what comes from a population: each of its cores counts as full.
@@ -169,8 +193,9 @@ def filter_bytes(n_neurons: int) -> int:
     return (_FILTER + -(-n_neurons // 32)) * _WORD
 
 
-def _is_beyond(use: Use) -> bool:
-    return use.limit is not None and use.used > use.limit
+def _broken(uses: Mapping[str, Use]) -> Iterator[tuple[str, Use]]:
+    """Resources of which there is less."""
+    return ((name, use) for name, use in uses.items() if use.limit is not None and use.used > use.limit)
 
 
 def _signs(weights: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -180,6 +205,8 @@ def _signs(weights: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bo
 
 def _most(keys: NDArray[np.integer]) -> int:
     """How often the commonest key occurs."""
+    if keys.max(initial=0) > _SPREAD * keys.size:
+        return int(np.unique(keys, return_counts=True)[1].max(initial=0))
     return int(np.bincount(keys).max(initial=0))
 
 

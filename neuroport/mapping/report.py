@@ -11,7 +11,7 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.activity import measure
-from neuroport.mapping.floor import cores_for_neurons, has_floor
+from neuroport.mapping.floor import has_floor
 from neuroport.mapping.mapped import Mapped, map_to_cores
 from neuroport.mapping.network import Partition
 from neuroport.mapping.picture import draw_mesh
@@ -31,7 +31,7 @@ def mapping_report(mapped: Mapped) -> dict[str, Any]:
         "schema": SCHEMA,
         "target": part.target.name,
         "cores": mapped.n_cores,
-        "cores_per_chip": cores_for_neurons(geometry),
+        "cores_per_chip": geometry.cores_for_neurons,
         "chips": mapped.n_chips,
         "boards": mapped.boards,
         "uses": _uses(part),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -33,7 +33,7 @@ def show_map(result: MapRun) -> None:
 def show_fit(result: Fit) -> None:
     """One row for each target, then why it does not fit."""
     console, report = open_console(), result.report
-    table = Table("target", "fits", title=escape(f"{report['model']} on every target"))
+    table = Table("target", "fits", title=escape(f"{report['model']} by target"))
     for heading in ("cores", "chips"):
         table.add_column(heading, justify="right")
     table.add_column("what binds")
@@ -56,9 +56,10 @@ def _fit_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     found = row["mapping"]
     if found is None:
         return ("no" if row["fits"] is False else "unknown", "", "", "", "", "")
-    first = found["uses"][0]
-    binds = f"{first['resource']} {100 * first['fraction']:.0f} % ({', '.join(first['layers'])})"
-    cost = found["cost"]
+    binds, cost = "unknown", found["cost"]
+    if found["uses"]:
+        first = found["uses"][0]
+        binds = f"{first['resource']} {100 * first['fraction']:.0f} % ({', '.join(first['layers'])})"
     return (
         "yes",
         f"{found['cores']:,}",
@@ -122,12 +123,8 @@ def mapping_lines(report: Mapping[str, Any]) -> list[str]:
     if report["cores"] is None:
         return [f"mapping: {report['note']}"]
     boards = " or ".join(f"{n} x {name}" for name, n in report["boards"].items())
-    first = report["uses"][0]
     where = f"{_plural(report['cores'], 'core')} on {_plural(report['chips'], 'chip')} of {report['target']}"
-    lines = [
-        f"mapping: {where}{f' (boards: {boards})' if boards else ''}; what binds most: {first['resource']}, "
-        f"{first['used']:,} of {first['limit']:,} on a core of {', '.join(first['layers'])}"
-    ]
+    lines = [f"mapping: {where}{f' (boards: {boards})' if boards else ''}{_worst(report['uses'])}"]
     if report["limits_unknown"]:
         lines.append(f"not known, so not checked: {', '.join(report['limits_unknown'])}; it may take more cores")
     tried = report["placement"]
@@ -135,6 +132,17 @@ def mapping_lines(report: Mapping[str, Any]) -> list[str]:
     hops = ", ".join(f"{name} {value:,.0f}" for name, value in tried["message_hops_per_inference"].items())
     lines.append(f"placement: {tried['chosen']} ({unit}: {hops})")
     return [*lines, *_cost_lines(report["cost"])]
+
+
+def _worst(uses: Sequence[Mapping[str, Any]]) -> str:
+    """What binds most; nothing of a chip none of whose limits are known."""
+    if not uses:
+        return ""
+    first = uses[0]
+    return (
+        f"; what binds most: {first['resource']}, {first['used']:,} of {first['limit']:,} on a core of "
+        f"{', '.join(first['layers'])}"
+    )
 
 
 def _precision_lines(precision: Mapping[str, Any] | None) -> list[str]:

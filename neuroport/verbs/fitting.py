@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from neuroport.engine import evaluate_samples
 from neuroport.errors import BundleError, ConversionError, DoesNotFitError, UsageError
 from neuroport.mapping.activity import measure
 from neuroport.mapping.cost import n_macs
-from neuroport.mapping.floor import has_floor
+from neuroport.mapping.floor import unsaid
 from neuroport.mapping.mapped import Mapped, check_geometry, map_to_cores
 from neuroport.mapping.picture import draw_mesh
 from neuroport.mapping.precision import within
@@ -138,15 +138,20 @@ def _within(
         DoesNotFitError: no precision is enough, or the network cannot be quantized again.
     """
     progress.stage(f"looking for at most {max_cores:,} core{'s' * (max_cores > 1)}")
-    budget = within(subject.network, subject.target, max_cores)
+    coarse = subject
+
+    def quantized(target: Target) -> IntNetwork:
+        nonlocal coarse
+        coarse = replace(made.subject(target), target=subject.target)
+        return coarse.network
+
+    budget = within(subject.network, subject.target, max_cores, None if subject.made is None else quantized)
     if budget.fits:
         return subject, None
     if budget.option is None:
         raise DoesNotFitError(f"{budget.summary}; allow more cores, or use a smaller network")
     if subject.made is None:
         raise DoesNotFitError(f"{budget.summary}; give the trained network, which can be quantized so")
-    coarse = made.subject(budget.option.target)
-    coarse = replace(coarse, target=subject.target)
     before, after = (_accuracy(s, made.options.seed) for s in (subject, coarse))
     return coarse, {
         "summary": budget.summary,
@@ -166,10 +171,11 @@ def _accuracy(subject: _Subject, seed: int) -> float | None:
     return evaluate_samples(network, normalized, samples, subject.inputs.n_steps, seed=seed).complete().accuracy
 
 
-def fit(options: MapOptions, progress: Progress | None = None) -> Fit:
+def fit(options: MapOptions, progress: Progress | None = None, *, targets: Sequence[str | Path] = ()) -> Fit:
     """Map a trained network onto every target whose cores are known; why not, where it does not fit.
 
-    Each target is tried with its own default recipe, unless one is given.
+    Each target is tried with its own default recipe, unless one is given. targets: names or YAML files; none for the
+    one of the options, or all that are known.
 
     Raises:
         UsageError: wrong options or files. ConversionError: the network itself cannot be read.
@@ -178,16 +184,17 @@ def fit(options: MapOptions, progress: Progress | None = None) -> Fit:
     _check(options)
     if _is_stored(options.model):
         raise UsageError(f"'{options.model}' is quantized for one chip; `fit` compares chips: give the trained network")
+    chosen = targets or (names("targets") if options.target is None else [options.target])
+    wanted = [load_target(name) for name in chosen]
     made = _Maker(options, progress)
-    wanted = names("targets") if options.target is None else [options.target]
-    rows = [_row(load_target(name), made, options, progress) for name in wanted]
+    rows = [_row(target, made, options, progress) for target in wanted]
     return Fit({"schema": FIT_SCHEMA, "model": made.ann.name, "rows": rows, "versions": versions()})
 
 
 def _row(target: Target, made: _Maker, options: MapOptions, progress: Progress) -> dict[str, Any]:
     row: dict[str, Any] = {"target": target.name, "fits": None, "why_not": None, "mapping": None}
-    if not has_floor(target.geometry):
-        return row | {"why_not": "its datasheet says nothing of cores"}
+    if missing := unsaid(target.geometry):
+        return row | {"why_not": f"its datasheet does not say {missing}"}
     try:
         mapped = _mapped(made.subject(target), options, progress)
     except ConversionError as error:
@@ -275,6 +282,9 @@ def _stored(options: MapOptions, progress: Progress) -> _Subject:
     network = read_network(path)
     own = None if folder is None or not (folder / "target.yaml").is_file() else folder / "target.yaml"
     target = load_target(options.target or own or network.target)
+    neuron = network.arithmetic.neuron
+    if neuron is not None and neuron in target.neurons:
+        target = target.with_neuron(neuron)
     if network.arithmetic != target.arithmetic:
         raise UsageError(
             f"'{options.model}' was quantized for {network.target}, whose arithmetic is not that of {target.name}; "

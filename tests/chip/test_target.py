@@ -134,6 +134,29 @@ def test_range_that_is_no_multiple_of_its_step(sheet):
     assert "multiples of the step 2" in refusal(sheet("maximum: 254", "maximum: 255"))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("mesh: [8, 4]", "mesh: [8, 5]", "mesh and cores_per_router make 160 cores, not 128"),
+        ("cores_per_router: 4", "cores_per_router: 3", "mesh and cores_per_router make 96 cores, not 128"),
+        ("synapse_weight_bits: [0, 1, 2, 3, 4, 5, 6, 8]", "synapse_weight_bits: [0]", "none is above 0"),
+    ],
+)
+def test_cores_that_do_not_agree(tmp_path, old, new, message):
+    text = (data_dir("targets") / "loihi1.yaml").read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path = tmp_path / "odd.yaml"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    assert message in refusal(path)
+
+
+def test_a_chip_without_cores_for_neurons(tmp_path):
+    text = (data_dir("targets") / "spinnaker1.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "odd.yaml"
+    path.write_text(text.replace("monitor_cores_per_chip: 1\n", "monitor_cores_per_chip: 17\n"), encoding="utf-8")
+    assert "of 18 cores_per_chip the system and what boards lack leave none" in refusal(path)
+
+
 def test_not_a_mapping(tmp_path):
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n- 2\n")

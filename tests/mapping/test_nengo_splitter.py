@@ -1,4 +1,7 @@
-"""Never more cores than nengo-loihi's own splitter, where what it makes is valid: run here, not quoted."""
+"""Never more cores than nengo-loihi's own splitter, where what it makes is valid, and on one core the same use of it.
+
+It is run here, not quoted.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,16 @@ NETWORKS: dict[str, list[dict[str, Any]]] = {
     "conv 64 of 16x16 to 128": [conv(64, 16, 128)],
 }
 
+# Each on one core, so that what it takes of the core can be compared; no pixel is left unread.
+ONE_CORE: dict[str, list[dict[str, Any]]] = {
+    "dense 100-65": dense(100, 65),
+    "dense 57-1000": dense(57, 1000),
+    "conv 7 of 11x11 to 5": [conv(7, 11, 5)],
+    "conv 2 of 10x10 to 2, 5x5": [conv(2, 10, 2, kernel=5)],
+    "conv 5 of 11x11 to 4, 5x5, stride 2": [conv(5, 11, 4, kernel=5, stride=2, padding="valid")],
+    "conv 3 of 11x11 to 2, stride 2": [conv(3, 11, 2, stride=2, padding="valid")],
+}
+
 
 def ours(layers: list[dict[str, Any]]) -> IntNetwork:
     """The same layers in integers; weights of 8 bits, none 0."""
@@ -77,7 +90,7 @@ def _weights(*shape: int) -> np.ndarray:
 def theirs(oracle_toolchain: Toolchain) -> dict[str, list[dict[str, Any]]]:
     done = subprocess.run(
         [str(oracle_toolchain.python), str(_WORKER)],
-        input=json.dumps(list(NETWORKS.values())),
+        input=json.dumps([*NETWORKS.values(), *ONE_CORE.values()]),
         capture_output=True,
         text=True,
         timeout=300,
@@ -86,7 +99,7 @@ def theirs(oracle_toolchain: Toolchain) -> dict[str, list[dict[str, Any]]]:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     answer = next(line for line in done.stdout.splitlines() if line.startswith("ANSWER "))
-    return dict(zip(NETWORKS, json.loads(answer.removeprefix("ANSWER ")), strict=True))
+    return dict(zip([*NETWORKS, *ONE_CORE], json.loads(answer.removeprefix("ANSWER ")), strict=True))
 
 
 def counts(found: Partition) -> list[int]:
@@ -97,3 +110,12 @@ def counts(found: Partition) -> list[int]:
 def test_never_more_cores(name: str, theirs: dict[str, list[dict[str, Any]]]) -> None:
     found = partition(ours(NETWORKS[name]), target("loihi1"))
     assert len(found.cores) <= sum(row["cores"] for row in theirs[name]), theirs[name]
+
+
+@pytest.mark.parametrize("name", ONE_CORE)
+def test_the_same_use_of_a_core(name: str, theirs: dict[str, list[dict[str, Any]]]) -> None:
+    (row,) = theirs[name]
+    (core,) = partition(ours(ONE_CORE[name]), target("loihi1")).cores
+    assert row["cores"] == 1
+    used = {what: core.uses[what].used for what in ("compartments", "input axons", "synapse bits")}
+    assert list(used.values()) == [row["fullest"][what] for what in ("compartments", "in-axons", "synapses")]

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from neuroport.chip.network import IntNetwork
+from neuroport.chip.synapses import IntDense
+from neuroport.chip.target import Target
 from neuroport.mapping.partition import partition
 from neuroport.mapping.precision import coarser, within
 from tests.chip.networks import dense, network_of, population, source, target
+from tests.mapping.chips import chip
 
 
 def network() -> IntNetwork:
@@ -57,6 +60,31 @@ def test_no_precision_is_enough() -> None:
     assert found.option is None
     assert [o.weight_bits for o in found.options] == [6, 5, 4, 3, 2]
     assert found.summary.endswith("with weights of 2 bits it is still 7")
+
+
+def test_what_the_quantized_network_takes_is_counted() -> None:
+    """Weights of +-128 need 1 bit as they are; of a scale of 0.9 they are +-115, which takes all the bits there are."""
+    rng, sheet = np.random.default_rng(0), chip(synapse_bits_per_core=10_000)
+    net = network_of(
+        sheet.arithmetic,
+        [source((90,)), population("h", (60,), role="hidden"), population("out", (60,))],
+        [dense(2 * rng.integers(-99, 99, (60, 90)), post="h"), dense(rng.choice([-128, 128], (60, 60)), "h", "out")],
+    )
+
+    def quantized(coarse: Target) -> IntNetwork:
+        step = coarse.arithmetic.weights.mixed.step
+        scaled = tuple(
+            replace(j, synapse=IntDense((np.rint(0.9 * j.synapse.mantissa / step) * step).astype(np.int32)))
+            for j in net.projections
+        )
+        return replace(net, arithmetic=coarse.arithmetic, projections=scaled)
+
+    guessed = within(net, sheet, 9)
+    found = within(net, sheet, 9, quantized)
+    assert guessed.option is not None and found.option is not None
+    assert len(partition(quantized(guessed.option.target), sheet).cores) > 9, "narrower weights promise too much"
+    assert found.option.weight_bits < guessed.option.weight_bits
+    assert found.option.n_cores == len(partition(quantized(found.option.target), sheet).cores) <= 9
 
 
 def test_a_chip_whose_weights_have_one_width() -> None:

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 
 from neuroport.chip.network import IntProjection
 from neuroport.chip.synapses import IntConv2d
-from neuroport.chip.target import Target
+from neuroport.chip.target import Machine, Target
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.mapped import map_to_cores
+from neuroport.mapping.network import Use
 from neuroport.mapping.partition import partition
 from neuroport.mapping.processors import cores_with_memory, processors
+from neuroport.mapping.report import mapping_report
 from neuroport.snn.operators import conv_geometry
+from neuroport.terminal.mapping import mapping_lines
 from tests.chip.networks import cases, dense, network_of, networks, population, source, target
 from tests.mapping.counter import Counter, neurons
 
@@ -122,32 +125,6 @@ def test_memory_that_ends() -> None:
         partition(network, chip(ring_buffer_entries_per_core=512))
 
 
-def test_a_row_is_no_longer_than_spynnakers_tables_hold() -> None:
-    message = r"layer 'out': a core with 300 of its neurons takes 300 synapses in a row, spinnaker1 has 256; let its"
-    ones = network_of(
-        SPINNAKER1.arithmetic,
-        [source((4,)), population("out", (300,))],
-        [dense(np.ones((300, 4), int))],
-    )
-    with pytest.raises(DoesNotFitError, match=message):
-        partition(ones, chip(neurons_per_core=512))
-
-
-def test_where_no_size_is_known_a_population_is_halved_until_its_sums_find_room() -> None:
-    """SpiNNaker 2 tells neither neurons of a core nor the length of rows; sPyNNaker's limits are not its own."""
-    ones = network_of(
-        target("spinnaker2").arithmetic,
-        [source((4,)), population("out", (40_000,))],
-        [dense(np.ones((40_000, 4), int))],
-    )
-    found = partition(ones, target("spinnaker2")).cores
-    # 10,000 neurons: 2^14 x 2 receptors x 2 slots x 2 bytes are all of its 131,072 bytes, the table does not go in
-    assert [core.tiles[0].n_neurons for core in found] == [5000] * 8
-    assert found[0].uses["synapses in a row"].used == 5000
-    assert found[0].uses["synapses in a row"].limit is None
-    assert found[0].uses["neurons"].limit is None
-
-
 def test_rows_of_a_kernel_too_large_to_count_are_as_long_as_can_be() -> None:
     # 64 channels of 256x256 pixels, 9 * 64 inputs each: 2.4 * 10^9 synapses
     kernel = np.ones((64, 64, 3, 3), np.int32)
@@ -158,3 +135,60 @@ def test_rows_of_a_kernel_too_large_to_count_are_as_long_as_can_be() -> None:
     )
     with pytest.raises(DoesNotFitError, match=r"SDRAM bytes, .*; split the layer before it, as every core has a row"):
         partition(network, SPINNAKER1)
+
+
+SPINNAKER2 = target("spinnaker2")
+
+
+def wide(n_in: int, n_out: int) -> Any:
+    """One dense layer of both signs on SpiNNaker 2."""
+    m = np.where(np.arange(n_in * n_out).reshape(n_out, n_in) % 3, 1, -1)
+    return network_of(SPINNAKER2.arithmetic, [source((n_in,)), population("out", (n_out,))], [dense(m)])
+
+
+def test_a_chip_whose_cores_run_no_known_number_of_neurons() -> None:
+    """Of SpiNNaker 2 only memory and delays are known: nothing else is a limit, and no number stands for one."""
+    found = partition(wide(4, 300), SPINNAKER2)
+    assert [core.tiles[0].box for core in found.cores] == [((0, 300),)]
+    assert found.unknown == ("neurons", "ring buffer entries", "synapses in a row")
+    assert found.cores[0].uses["neurons"] == Use(300, None)
+    assert found.cores[0].uses["synapses in a row"].limit is None
+    report = mapping_report(map_to_cores(wide(4, 300), SPINNAKER2))
+    assert [row["resource"] for row in report["uses"]] == ["DTCM bytes", "SDRAM bytes", "delay"]
+    assert report["limits_unknown"] == ["neurons", "ring buffer entries", "synapses in a row"]
+
+
+def test_a_population_that_memory_does_not_hold_is_cut() -> None:
+    # A sum takes 2 bytes, of 2 receptors and 2 slots: 16,384 neurons 131,072 bytes, all there is, and the table is
+    # 36 bytes more; 8,192 neurons take half. 30,000 neurons need 4 cores of 7,500, as 3 would hold 10,000.
+    found = partition(wide(2, 30_000), SPINNAKER2)
+    assert [core.tiles[0].n_neurons for core in found.cores] == [7500] * 4
+    assert found.cores[0].uses["DTCM bytes"] == Use(8192 * 2 * 2 * 2 + 36, 131_072)
+    # A row for each of 300 inputs, with an excitatory and an inhibitory list.
+    sheet = SPINNAKER2.geometry.machine
+    small = sheet.model_copy(update={"sdram_bytes_per_chip": 8000}) if sheet else None
+    few = SPINNAKER2.model_copy(update={"geometry": SPINNAKER2.geometry.model_copy(update={"machine": small})})
+    with pytest.raises(DoesNotFitError, match=r"layer 'out': a core with 1 of its neurons takes 9,\d+ SDRAM bytes"):
+        partition(wide(300, 40), few)
+
+
+def test_rows_longer_than_the_chip_holds_are_refused() -> None:
+    sheet = chip(neurons_per_core=512)
+    m = np.ones((300, 2), np.int32)
+    network = network_of(SPINNAKER1.arithmetic, [source((2,)), population("out", (300,))], [dense(m)])
+    with pytest.raises(DoesNotFitError, match="takes 300 synapses in a row, spinnaker1 has 256; give fewer neurons"):
+        partition(network, sheet)
+
+
+def test_more_cores_than_allowed_are_refused_with_a_remedy() -> None:
+    with pytest.raises(DoesNotFitError, match="it is neurons that end first; choose a chip whose cores run more neu"):
+        partition(mlp(), SPINNAKER1, max_cores=3)
+
+
+def test_a_chip_of_which_no_limit_is_known_is_mapped_and_said_to_be_unknown() -> None:
+    sheet = SPINNAKER2.geometry.model_copy(update={"machine": Machine(), "delay_max": None})
+    report = mapping_report(map_to_cores(wide(4, 300), SPINNAKER2.model_copy(update={"geometry": sheet})))
+    assert report["uses"] == []
+    lines = mapping_lines(report)
+    assert lines[0] == "mapping: 1 core on 1 chip of spinnaker2 (boards: 1 x spin2-single or 1 x spin2-48)"
+    assert lines[1].startswith("not known, so not checked: neurons, ring buffer entries, DTCM bytes")

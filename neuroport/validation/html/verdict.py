@@ -147,7 +147,9 @@ def mapping_says(mapping: Report, size: str) -> list[Say]:
         energy = f" About {si(cost['energy_per_inference_J'], 'J')} per inference{known}."
     cores = f"{mapping['cores']:,} core{'s' if mapping['cores'] != 1 else ''}"
     chips = f"{mapping['chips']} chip{'s' if mapping['chips'] != 1 else ''}"
-    return [Say("ok", f"{cores} on {chips}", f"{size}{binds}{energy}")]
+    unknown = ", ".join(mapping.get("limits_unknown", ()))
+    unchecked = f" Not known, so not checked: {unknown}; it may take more cores." if unknown else ""
+    return [Say("ok", f"{cores} on {chips}", f"{size}{binds}{energy}{unchecked}")]
 
 
 def _advice(report: Report) -> Iterator[Say]:
