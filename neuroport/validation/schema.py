@@ -116,6 +116,7 @@ KEYS: Mapping[str, str] = {
     "backend.divergence.inherited[]": "populations that differ only because of what arrives",
     "backend.divergence.missing[]": "not returned, or in another shape",
     "backend.divergence.untold[]": "behind a missing one",
+    "backend.divergence.core_wrong[]": "where the backend follows the chip's rule, and the core does not",
     "backend.divergence.origins[].population": "that differs by itself",
     "backend.divergence.origins[].mismatches": "of its values",
     "backend.divergence.origins[].n_samples": "looked at",
