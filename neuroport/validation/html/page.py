@@ -87,7 +87,8 @@ def _over_time(report: Report) -> str:
 
 def _growth(report: Report, depths: Sequence[tuple[str, int]]) -> str:
     found = report["insight"]["layers"]
-    pairs = [(depth, found[name]["relative_error"]) for name, depth in depths if name in found]
+    errors = {name: row["relative_error"] for name, row in found.items() if row["relative_error"] is not None}
+    pairs = [(depth, errors[name]) for name, depth in depths if name in errors]
     if len(pairs) < 2:
         return ""
     x, y = zip(*sorted(pairs), strict=True)
