@@ -7,7 +7,8 @@ program's and left alone (a recording begins with its format, see validation/gol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -78,15 +79,23 @@ class GoldenItem(pytest.Item):
         return self.path, None, f"{self.path.name}: {self.name}"
 
 
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """The test fails with neuroport's message alone, not with the errors it was raised from as well."""
+    try:
+        yield
+    except NeuroportError as error:
+        failure = pytest.fail.Exception(str(error), pytrace=False)
+        raise failure from None
+
+
 def _check(path: Path, runner: str) -> None:
     from neuroport.validation.golden import read_golden
-    from neuroport.validation.rerun import Reruns
+    from neuroport.validation.rerun import CORE, Reruns
 
-    try:
+    with _failing():
         recorded = read_golden(path).recorded
-        rerun = Reruns().core(recorded) if runner == "core" else Reruns().backend(recorded, runner)
-    except NeuroportError as error:
-        pytest.fail(str(error), pytrace=False)
+        rerun = Reruns().core(recorded) if runner == CORE else Reruns().backend(recorded, runner)
     if not rerun.is_equal:
         pytest.fail(f"{path.name}: {rerun}", pytrace=False)
 
@@ -115,13 +124,11 @@ class GoldenChecker:
         from neuroport.validation.golden import read_golden, record_run, write_golden
 
         place = self._folder / path
-        try:
+        with _failing():
             if not place.exists():
                 self._refuse_missing(place)
                 write_golden(place, record_run(network, inputs, target))
             golden = read_golden(place).recorded
-        except NeuroportError as error:
-            pytest.fail(str(error), pytrace=False)
         change = first_change(golden.network, network) or _changed_inputs(golden.inputs, inputs)
         if change:
             pytest.fail(f"{place.name}: not what was recorded: {change}", pytrace=False)

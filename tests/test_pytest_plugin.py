@@ -101,6 +101,7 @@ def test_a_differing_and_a_damaged_recording_fail_with_their_report(session: pyt
     )
     assert found.ret == pytest.ExitCode.TESTS_FAILED
     found.stdout.no_fnmatch_line("*Traceback*")
+    found.stdout.no_fnmatch_line("*During handling of*")
 
 
 def test_another_program_s_files_are_left_alone(session: pytest.Pytester) -> None:

@@ -39,7 +39,7 @@ from neuroport.cli.shared import (
     shown_progress,
 )
 from neuroport.errors import UsageError
-from neuroport.terminal.divergence import divergence_text
+from neuroport.validation.divergence_text import divergence_text
 
 if TYPE_CHECKING:
     from neuroport.verbs.deployment import Deployment

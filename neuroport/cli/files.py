@@ -10,7 +10,7 @@ import typer
 
 from neuroport.cli.shared import Json, Quiet, print_json, reporting, shown_progress
 from neuroport.errors import UsageError
-from neuroport.terminal.divergence import divergence_text
+from neuroport.validation.divergence_text import divergence_text
 
 
 def add_commands(app: typer.Typer) -> None:

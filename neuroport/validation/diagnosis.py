@@ -110,8 +110,8 @@ class Divergence:
             parts += [f"{_names([o.population])} by itself: {o.sentence}" for o in self.origins]
         if self.core_wrong:
             parts.append(
-                f"{_names(self.core_wrong)}, and the core is what is wrong: the backend follows the chip's rule there "
-                f"(chip/oracle.py); please report it with the bundle"
+                f"{_names(self.core_wrong)}, and it is the core's side that breaks the chip's rule (chip/oracle.py), "
+                f"not the backend's: a bug of the neuroport that made it, please report it"
             )
         if self.inherited:
             parts.append(f"{_names(self.inherited)} only because of what arrives there")

@@ -76,5 +76,5 @@ def test_a_core_that_is_wrong(case):
     spikes["conv"][0, 7, 1, 2, 3] ^= 1
     found = diagnose(network, inputs, Trace(spikes, right.potentials), right)
     assert found.core_wrong == ("conv",) and not found.origins
-    assert "population 'conv' differs, and the core is what is wrong" in found.verdict
+    assert "population 'conv' differs, and it is the core's side that breaks the chip's rule" in found.verdict
     assert json.loads(json.dumps(found.as_json()))["core_wrong"] == ["conv"]
