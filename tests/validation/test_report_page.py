@@ -28,6 +28,7 @@ from neuroport.validation.divergence import compare
 from neuroport.validation.html.images import data_uri, picture, some_neurons
 from neuroport.validation.html.page import _RACE_UNITS, _race_plot, render
 from neuroport.validation.html.plots import Bar, Line, bars, lines
+from neuroport.validation.html.tables import write_verified_page
 from neuroport.validation.html.verdict import statements
 from neuroport.validation.recorded import read_bundle
 from neuroport.verbs.deployment import deploy
@@ -219,6 +220,23 @@ def test_a_difference_is_shown_with_both_sides(bundle: Path, report: dict[str, A
     assert step in first["steps"]
     assert "Population 'conv2' differs by itself" in statements(report)[0].text
     assert "difference" not in Outline.ids_of((bundle / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_of_a_loaded_network_shows_a_difference_too(tmp_path: Path) -> None:
+    around = {"sample": 0, "step": 1, "neuron": (2,), "steps": (0, 1), "core_v": (1234, 5), "rule_v": (1234, 6)}
+    around |= dict.fromkeys(("core_spikes", "backend_spikes", "core_input", "backend_input"), (0, 1))
+    origin = {"population": "a", "first": {**around, "backend_v": None}}
+    backend = {"name": "netx", "mismatches": 3, "first_mismatch": {"population": "a", "sample": 0, "step": 1}}
+    backend["divergence"] = {"verdict": "population 'a' differs", "origins": [origin]}
+    size = {"neurons": 3, "synapses": 0}
+    write_verified_page(
+        tmp_path,
+        {"model": "m", "target": "t", "network": size, "layers": [], "notes": [], "versions": {}, "backend": backend},
+    )
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Difference: population &#39;a&#39;, neuron [2], sample 0</h2>" in text
+    assert "<td>v, core</td><td>1,234</td><td>5</td>" in text
+    assert "v, backend" not in text
 
 
 def test_warnings_come_before_nothing_to_change(report: dict[str, Any]) -> None:
