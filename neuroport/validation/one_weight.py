@@ -94,7 +94,7 @@ def _confirmed(
     reaches = index[at] == found.index
     good = np.full(len(found.index), is_right)
     old = synapse.mantissa.reshape(-1)[found.index].astype(np.int64)
-    good[reaches] = _fits(site, k, neuron, answer, pre[at[reaches]], old[reaches], found.value[reaches])
+    good[reaches] = _all_fits(site, k, neuron, answer, pre[at[reaches]], old[reaches], found.value[reaches])
     return _Wrong(found.index[good], found.value[good])
 
 
@@ -121,12 +121,7 @@ def _explaining(site: Site, k: int, synapse: IntWeights, neuron: int, answer: _A
     index, pre = index[active], pre[active]
     old = synapse.mantissa.reshape(-1)[index].astype(np.int64)
     which, value = _values(old, site.arithmetic)
-    size = max(1, _AT_WORK // max(1, site.n_samples * site.n_steps))
-    fits = [
-        _fits(site, k, neuron, answer, pre[which[part]], old[which[part]], value[part])
-        for part in (slice(n, n + size) for n in range(0, len(which), size))
-    ]
-    good = np.concatenate(fits) if fits else np.zeros(0, bool)
+    good = _all_fits(site, k, neuron, answer, pre[which], old[which], value)
     return _Wrong(index[which[good]], value[good])
 
 
@@ -165,6 +160,16 @@ def _values(old: Int64, a: Arithmetic) -> tuple[Int64, Int64]:
     pairs = np.unique(np.stack([which, value]), axis=1)
     changed = np.flatnonzero(np.not_equal(pairs[1], old[pairs[0]]))
     return pairs[0, changed], pairs[1, changed]
+
+
+def _all_fits(
+    site: Site, k: int, neuron: int, answer: _Answer, pre: Int64, old: Int64, new: Int64
+) -> NDArray[np.bool_]:
+    """`_fits` of any number of changes, so many at a time."""
+    size = max(1, _AT_WORK // max(1, site.n_samples * site.n_steps))
+    parts = (slice(n, n + size) for n in range(0, len(new), size))
+    fits = [_fits(site, k, neuron, answer, pre[part], old[part], new[part]) for part in parts]
+    return np.concatenate(fits) if fits else np.zeros(0, bool)
 
 
 def _fits(site: Site, k: int, neuron: int, answer: _Answer, pre: Int64, old: Int64, new: Int64) -> NDArray[np.bool_]:
