@@ -111,7 +111,7 @@ class Divergence:
         if self.core_wrong:
             parts.append(
                 f"{_names(self.core_wrong)}, and it is the core's side that breaks the chip's rule (chip/oracle.py), "
-                f"not the backend's: a bug of the neuroport that made it, please report it"
+                f"not the backend's: a bug, or a rule that changed since; please report it"
             )
         if self.inherited:
             parts.append(f"{_names(self.inherited)} only because of what arrives there")
