@@ -84,6 +84,10 @@ class Hdf5Rows:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Rows; HDF5 reads each once and in rising order only."""
+        if isinstance(index, slice) and index.step in (None, 1):
+            with h5py.File(self.path, "r") as f:
+                whole: NDArray[Any] = f[self.name][index]
+            return whole
         wanted, place = np.unique(np.arange(len(self))[index], return_inverse=True)
         with h5py.File(self.path, "r") as f:
             found: NDArray[Any] = f[self.name][wanted] if len(wanted) else np.zeros((0, *self.shape[1:]), self.dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -178,15 +178,23 @@ def load_npz(
     Raises:
         DataError: unreadable, arrays missing, lengths that differ, labels that are no class numbers.
     """
-    arrays = _read_arrays(path)
-    if not has_events(arrays):
-        return images_of(arrays, path, scale=scale, mean=mean, std=std, seed=seed)
-    _check_scaling(scale, mean, std)
-    plain = {name: np.asarray(array) for name, array in arrays.items()}
-    return _event_set(plain, path, seed, has_scaling=scale is not None or bool(mean or std))
+    return dataset_of(_read_arrays(path), path, scale=scale, mean=mean, std=std, seed=seed)
 
 
-def images_of(
+def is_read(name: str) -> bool:
+    """Whether an array of this name means something in a data set."""
+    return name.split("_")[0] in _NAMES
+
+
+def long_arrays(names: Iterable[str]) -> set[str]:
+    """Those of a file's arrays that hold what is shown, and not labels or offsets."""
+    stems = {name: name.removesuffix("_train").removesuffix("_test") for name in names}
+    has_addresses = has_events(stems) and "offsets" in stems.values()
+    long = {"t", "t_us", "x", "y", "p", "spikes"} if has_addresses else {"spikes"}
+    return {name for name, stem in stems.items() if stem in long or (name.startswith("x") and not has_addresses)}
+
+
+def dataset_of(
     arrays: Mapping[str, Rows],
     path: Path,
     *,
@@ -198,10 +206,14 @@ def images_of(
 ) -> Dataset:
     """The data set of arrays named as in a `.npz` file; see load_npz. path: for messages; held: see Dataset.
 
+    Arrays of images and of events may lie in files; labels and offsets are in memory.
+
     Raises:
         DataError: arrays missing, lengths that differ, labels that are no class numbers.
     """
     _check_scaling(scale, mean, std)
+    if has_events(arrays):
+        return _event_set(arrays, path, seed, has_scaling=scale is not None or bool(mean or std), held=held)
     train, test = _parts(arrays, path, seed)
     for x in (*train.images, *test.images):
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
@@ -234,16 +246,16 @@ def _read_arrays(path: Path) -> dict[str, Rows]:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"data file '{path}' holds one array; a .npz with x_train, y_train, ... is read")
-            wanted = [name for name in archive.files if name.split("_")[0] in _NAMES]
-            images = {n for n in wanted if n.startswith("x")} if not has_events(dict.fromkeys(wanted)) else set()
-            mapped = {name: map_npz(path, name) for name in images if path.stat().st_size >= _MAPPED_FROM}
+            wanted = [name for name in archive.files if is_read(name)]
+            large = long_arrays(wanted) if path.stat().st_size >= _MAPPED_FROM else set()
+            mapped = {name: map_npz(path, name) for name in large}
             return {name: archive[name] if (m := mapped.get(name)) is None else m for name in wanted}
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"data file '{path}' cannot be read as .npz: {reason}") from error
 
 
-def _event_set(arrays: dict[str, NDArray[np.generic]], path: Path, seed: int, *, has_scaling: bool) -> Dataset:
+def _event_set(arrays: Mapping[str, Rows], path: Path, seed: int, *, has_scaling: bool, held: object) -> Dataset:
     if has_scaling:
         raise DataError(f"'{path}' holds spikes, which have no scale; leave out --scale, --mean and --std")
     is_split = any(name.endswith("_train") for name in arrays)
@@ -256,7 +268,7 @@ def _event_set(arrays: dict[str, NDArray[np.generic]], path: Path, seed: int, *,
             raise DataError(
                 f"'{path}': labels are missing: {name} is not in the file; one class number for each recording is read"
             )
-        found.append((events, _labels(arrays[name], name, len(events), path)))
+        found.append((events, _labels(arrays[name][...], name, len(events), path)))
     (first, y_first), (last, y_last) = found[0], found[-1]
     order = np.random.default_rng(seed).permutation(len(first))
     n = max(1, round(_TRAIN_FRACTION * len(first)))
@@ -269,7 +281,7 @@ def _event_set(arrays: dict[str, NDArray[np.generic]], path: Path, seed: int, *,
     if not len(train) or not len(test):
         raise DataError(f"'{path}': {len(train)} training and {len(test)} test recordings; both parts are needed")
     n_steps = first.spikes.shape[1] if isinstance(first, StoredSpikes) else None
-    return Dataset(path.name, train, test, Scaling(), n_steps)
+    return Dataset(path.name, train, test, Scaling(), n_steps, held)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
 """Data sets in other forms than `.npz`, none of which is ever in memory as a whole: HDF5, folders of images, functions.
 
-HDF5: the arrays of a `.npz` under the same names. Folders: one for each class, their names in order the class numbers,
-as torchvision's ImageFolder takes them; below train/ and test/ (or val/) where there are parts. Functions: called with
-'train' and 'test', they return batches (images, labels), which are written to a temporary file as they come.
+HDF5: the arrays of a `.npz` under the same names, of images or of events. Folders: one for each class, their names in
+order the class numbers, as torchvision's ImageFolder takes them; below train/ and test/ (or val/) where there are
+parts. Functions: called with 'train' and 'test', they return batches (images, labels), which are written to a temporary
+file as they come.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.arrays import Hdf5Rows, MappedRows, Rows
-from neuroport.data import Dataset, images_of, load_npz
+from neuroport.data import Dataset, dataset_of, is_read, load_npz, long_arrays
 from neuroport.errors import DataError
 
 _HDF5 = (".h5", ".hdf5")
@@ -62,7 +63,7 @@ def load_dataset(
         arrays = _from_hdf5(data)
     else:
         return load_npz(data, scale=scale, mean=mean, std=std, seed=seed)
-    return images_of(arrays, data, scale=scale, mean=mean, std=std, seed=seed, held=held)
+    return dataset_of(arrays, data, scale=scale, mean=mean, std=std, seed=seed, held=held)
 
 
 def _from_hdf5(path: Path) -> dict[str, Rows]:
@@ -70,11 +71,11 @@ def _from_hdf5(path: Path) -> dict[str, Rows]:
         raise DataError(f"data file '{path}' does not exist")
     try:
         with h5py.File(path, "r") as f:
-            found = {name: d for name, d in f.items() if isinstance(d, h5py.Dataset)}
+            found = {name: d for name, d in f.items() if isinstance(d, h5py.Dataset) and is_read(name)}
+            long = long_arrays(found)
             return {
-                name: Hdf5Rows(path.resolve(), name, d.shape, d.dtype) if name.startswith("x") and d.shape else d[()]
+                name: Hdf5Rows(path.resolve(), name, d.shape, d.dtype) if name in long and d.shape else d[()]
                 for name, d in found.items()
-                if name.split("_")[0] in ("x", "y")
             }
     except (OSError, RuntimeError) as error:
         raise DataError(f"data file '{path}' cannot be read as HDF5: {str(error).splitlines()[0]}") from error

@@ -58,6 +58,15 @@ def read_record(path: Path, classes: Iterable[type]) -> Any:
         ) from error
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file is one that write_record wrote."""
+    try:
+        with h5py.File(path, "r") as f:
+            return "format" in f.attrs and str(f.attrs["format"]) == _FORMAT
+    except OSError:
+        return False
+
+
 def _name(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.lava_fixture", "tests.spinnaker_fixture"]
+pytest_plugins = ["tests.toolchain_fixtures"]
 
 # Threads that wait for each other on a busy machine make small networks many times slower; torch is not imported yet.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -269,3 +269,13 @@ def test_targets_commands(tmp_path):
     assert run("targets", "show", "nosuch").exit_code == 2
     assert run("targets", "install", "nosuch").exit_code == 2
     assert "needs no toolchain" in run("targets", "install", "cpu").output
+
+
+def test_help_waits_for_nothing_heavy():
+    code = (
+        "import sys; from neuroport.cli import app; app(['--help'], standalone_mode=False); "
+        "print({'torch', 'numpy', 'numba', 'scipy', 'dask'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "deploy" in shown
+    assert shown.splitlines()[-1] == "set()"

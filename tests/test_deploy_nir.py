@@ -21,6 +21,7 @@ from neuroport.cli import app
 from neuroport.datasheets import data_dir
 from neuroport.errors import ModelFileError
 from neuroport.normalize.convert import convert
+from neuroport.normalize.files import read_normalized
 from neuroport.normalize.recipe import load_recipe
 from neuroport.snn.network import SpikingNetwork
 
@@ -134,7 +135,10 @@ def test_export_of_a_bundle(tmp_path: Path) -> None:
     assert deploy(tmp_path, foreign(tmp_path / "net.nir")).exit_code == 0
     done = run("export", tmp_path / "b", "--to", "nir", "--out", tmp_path / "int.nir")
     assert done.exit_code == 0, done.output
-    assert f"{tmp_path / 'int.nir'}: 2 layers of neurons, in the integers of cpu" in done.stdout
+    assert (
+        f"{tmp_path / 'int.nir'}: 2 layers of neurons, in the integers of cpu; it takes input currents" in done.stdout
+    )
+    assert "which the host makes of the samples: those of 'a', mantissas << " in done.stdout
     network = nrp.read_nir(tmp_path / "int.nir")
     assert isinstance(network, IntNetwork)
     found = run_core(network, read_inputs(tmp_path / "b" / "inputs.h5"), record="spikes").trace.spikes
@@ -143,12 +147,69 @@ def test_export_of_a_bundle(tmp_path: Path) -> None:
     verify(tmp_path / "b")
 
 
+def test_export_of_the_floats_of_a_bundle(tmp_path: Path) -> None:
+    """What the integers were rounded from, bit for bit; deployed again it gives the same integers."""
+    assert deploy(tmp_path, foreign(tmp_path / "net.nir")).exit_code == 0
+    done = run("export", tmp_path / "b" / "float.h5", "--to", "nir", "--out", tmp_path / "float.nir")
+    assert done.exit_code == 0, done.output
+    assert "float.nir: 2 layers of neurons, in floats; it takes the samples in every step" in done.stdout
+    one, other = nrp.read_nir(tmp_path / "float.nir"), read_normalized(tmp_path / "b" / "float.h5").network
+    assert isinstance(one, SpikingNetwork)
+    assert [(p.name, p.neuron) for p in one.populations] == [(p.name, p.neuron) for p in other.populations]
+    assert all(np.array_equal(p.bias, q.bias) for p, q in zip(one.populations, other.populations, strict=True))
+    first = read_network(tmp_path / "b" / "network.h5")
+    (tmp_path / "again").mkdir()
+    assert deploy(tmp_path / "again", tmp_path / "float.nir").exit_code == 0
+    assert nrp.network_hash(read_network(tmp_path / "again" / "b" / "network.h5")) == nrp.network_hash(first)
+    done = run("export", tmp_path / "d.npz", "--to", "nir", "--out", tmp_path / "no.nir")
+    assert done.exit_code == 2
+    assert not (tmp_path / "no.nir").exists()
+
+
 def test_an_integer_network_is_no_model(tmp_path: Path) -> None:
     assert deploy(tmp_path, foreign(tmp_path / "net.nir")).exit_code == 0
     assert run("export", tmp_path / "b", "--to", "nir", "--out", tmp_path / "int.nir").exit_code == 0
     done = run("deploy", tmp_path / "int.nir", "--data", tmp_path / "d.npz", "--out", tmp_path / "c")
     assert done.exit_code == 2
     assert "is a network in the integers of cpu already, deploy quantizes float networks; read it with" in done.output
+
+
+def test_of_a_chips_neurons_the_one_with_the_files_leak_is_taken(tmp_path: Path) -> None:
+    """SpiNNaker's second neuron leaks 1/512 a step; the first has no leak."""
+
+    def leaky(tau: float) -> Path:
+        rng = np.random.default_rng(2)
+        full = {"tau": np.full(2, tau), "r": np.full(2, tau / 1e-4), "v_leak": np.zeros(2), "v_threshold": np.ones(2)}
+        nodes = {
+            "input": nir.Input(np.array([1, 4, 4])),
+            "flat": nir.Flatten(np.array([1, 4, 4]), 0, -1),
+            "fc": nir.Affine(rng.uniform(-0.1, 0.3, (2, 16)), np.zeros(2)),
+            "out": nir.LIF(**full),
+            "output": nir.Output(np.array([2])),
+        }
+        nir.write(tmp_path / "leaky.nir", nir.NIRGraph(nodes, list(pairwise(nodes))))
+        return tmp_path / "leaky.nir"
+
+    target = ("--target", "spinnaker1", "--backend", "cpu")
+    done = deploy(tmp_path, leaky(512e-4), *target)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["neuron"]["name"] == "if-curr-delta"
+    done = deploy(tmp_path, leaky(1e-3), *target, "--out", tmp_path / "c")
+    assert done.exit_code == 3
+    assert "has a leak of 0.9 per step, spinnaker1's neuron if-trunc-delta always has 1; choose" in done.output
+    assert "has a leak of 0.9 per step, spinnaker1's neuron if-curr-delta always has 0.998047; choose" in done.output
+
+
+def test_a_floor_that_the_file_does_not_have_is_said(tmp_path: Path) -> None:
+    """SpiNNaker's neuron without a leak ends at 0 from below."""
+    model = foreign(tmp_path / "net.nir")
+    done = deploy(tmp_path, model, "--target", "spinnaker1", "--backend", "cpu", "--neuron", "if-trunc-delta")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)["warnings"]
+    message = "spinnaker1 holds potentials at 0 or above, those of 'net.nir' have no floor; the rung integer_core says"
+    assert [text.split(":")[0] for text in found if message in text] == ["layer 'a'", "layer 'out'"]
+    (tmp_path / "cpu").mkdir()
+    assert "no floor" not in deploy(tmp_path / "cpu", model).stdout
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from neuroport.chip.target import load_target
 from neuroport.cli import app
 from neuroport.datasheets import read_text
 from neuroport.errors import DoesNotFitError, UsageError
-from neuroport.terminal import neuron_line
+from neuroport.terminal.deployment import neuron_line
 from neuroport.verbs.conversion import Made, Tried, neuron_row
 from neuroport.verbs.deployment import Deployment, DeployOptions, deploy
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 
 from neuroport.cli import app
 from neuroport.datasheets import data_dir
+from neuroport.engine import cluster
 from neuroport.engine.shards import wilson
 from neuroport.verbs.deployment import deploy
 from neuroport.verbs.options import DeployOptions
@@ -42,6 +44,24 @@ def test_a_bundle_a_model_and_deploy_agree(bundle: Path, tmp_path: Path) -> None
     assert reports[0]["classes"] == reports[1]["classes"]
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == reports[0]
     assert len(reports[0]["accuracy_over_time"]) == 16
+
+
+def test_deploy_has_its_samples_evaluated_by_the_same_engines(bundle: Path, tmp_path: Path) -> None:
+    options = DeployOptions(target="cpu", samples=3, steps=16, eval_samples=None, out=tmp_path / "out")
+    made = deploy(replace(options, scheduler="local")).report
+    here = json.loads((bundle / "report.json").read_text())
+    for key in ("rungs", "layers", "accuracy_over_time", "outputs"):
+        assert json.loads(json.dumps(made[key])) == here[key]
+    assert made["command"].endswith("--eval 0 --scheduler local")
+
+
+def test_deploy_with_nobody_at_an_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_S", 1.0)
+    result = CliRunner().invoke(app, ["deploy", "--scheduler", "tcp://127.0.0.1:1", "--out", str(tmp_path / "out")])
+    assert result.exit_code == 4
+    assert "tcp://127.0.0.1:1" in result.stderr
+    assert "reading model" not in result.stderr  # told at once
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_backend_answers_as_the_core(bundle: Path) -> None:

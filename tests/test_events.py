@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
+from neuroport import data, events
+from neuroport.arrays import paths_of
 from neuroport.data import load_npz
+from neuroport.data_sources import load_dataset
 from neuroport.errors import DataError
 
 RNG = np.random.default_rng(3)
@@ -130,3 +135,80 @@ def test_channels_last_is_brought_first_and_other_shapes_are_refused(tmp_path: P
     small = load_npz(save(tmp_path, **addresses(2)))
     with pytest.raises(DataError, match=r"events have shape \[2, 3, 4\], the model reads \[2, 4, 3\]"):
         small.spikes("test", np.arange(1), (2, 4, 3), 8)
+
+
+def filed(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, **arrays: Any) -> Path:
+    """The arrays in a file that they stay in."""
+    if kind == "npz":
+        monkeypatch.setattr(data, "_MAPPED_FROM", 0)
+        return save(tmp_path, **arrays)
+    path = tmp_path / "events.h5"
+    with h5py.File(path, "w") as f:
+        for name, array in arrays.items():
+            f[name] = array
+    return path
+
+
+@pytest.mark.parametrize("kind", ["npz", "hdf5"])
+@pytest.mark.parametrize("parts", [True, False])
+def test_spikes_of_a_large_file_stay_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, parts: bool
+) -> None:
+    arrays = {"spikes": SPIKES, "y": LABELS}
+    if parts:
+        arrays = {f"{name}_{part}": a for part in ("train", "test") for name, a in arrays.items()}
+    expected = load_npz(save(tmp_path, **arrays))
+    found = load_dataset(filed(tmp_path, kind, monkeypatch, **arrays))
+    source: Any = found.test.events if parts else found.test.events.source
+    assert paths_of(source.spikes)
+    assert found.n_steps == 6
+    every = np.arange(len(expected.test))[::-1]
+    for chosen in (every, every[:3]):
+        want = expected.spikes("test", chosen, (2, 3, 4), 6)
+        np.testing.assert_array_equal(found.spikes("test", chosen, (2, 3, 4), 6), want)
+    np.testing.assert_array_equal(found.test.labels, expected.test.labels)
+
+
+@pytest.mark.parametrize("kind", ["npz", "hdf5"])
+@pytest.mark.parametrize("block", [1, 7, 12, 1000])
+def test_address_events_of_a_large_file_stay_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, block: int
+) -> None:
+    """Whatever is looked at together; recordings without events lie at both ends and between."""
+    monkeypatch.setattr(events, "_BLOCK", block)
+    sizes = [0, 0, 1, 9, 0, 4, 30, 2, 0]
+    n = sum(sizes)
+    rng = np.random.default_rng(4)
+    arrays = {
+        "t": rng.integers(50, 5000, n),
+        "x": rng.integers(0, 6, n).astype(np.uint16),
+        "y": rng.integers(0, 5, n).astype(np.uint16),
+        "p": rng.integers(0, 2, n) == 1,
+        "offsets": np.concatenate([[0], np.cumsum(sizes)]),
+        "labels": np.arange(9) % 3,
+    }
+    arrays["p"] = arrays["p"].astype(np.uint8)
+    found = load_dataset(filed(tmp_path, kind, monkeypatch, **arrays))
+    source: Any = found.test.events.source
+    assert all(paths_of(a) for a in (source.t, source.x, source.y, source.p))
+    ends = list(pairwise(arrays["offsets"]))
+    assert source.duration == max(np.ptp(arrays["t"][a:b]) + 1 for a, b in ends if b > a)
+    assert source.shape == tuple(int(arrays[name].max()) + 1 for name in ("p", "y", "x"))
+    longest = source.take(np.array([6, 0]), int(source.duration), ())
+    a, b = ends[6]
+    steps = arrays["t"][a:b] - arrays["t"][a:b].min()
+    wanted = {(int(s), *(int(arrays[name][a + k]) for name in ("p", "y", "x"))) for k, s in enumerate(steps)}
+    assert {tuple(int(n) for n in row) for row in np.argwhere(longest[0])} == wanted
+    assert not longest[1].any()
+
+
+def test_a_file_whose_spikes_are_none_is_told_when_they_are_read(tmp_path: Path) -> None:
+    bad = SPIKES.copy()
+    bad[7, 0, 0, 0, 0] = 3
+    path = tmp_path / "events.h5"
+    with h5py.File(path, "w") as f:
+        f["spikes_train"], f["y_train"], f["spikes_test"], f["y_test"] = SPIKES, LABELS, bad, LABELS
+    dataset = load_dataset(path)
+    dataset.spikes("test", np.arange(7), (2, 3, 4), 6)
+    with pytest.raises(DataError, match=r"events\.h5': spikes_test must hold 0 and 1"):
+        dataset.spikes("test", np.array([7]), (2, 3, 4), 6)

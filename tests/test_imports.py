@@ -26,7 +26,7 @@ GROUND = {
     "progress": frozenset[str](),
     "units": frozenset[str](),
     "version": frozenset[str](),
-    "events": frozenset({"errors"}),
+    "events": frozenset({"arrays", "errors"}),
     "arrays": frozenset({"errors"}),
     "data": frozenset({"arrays", "errors", "events"}),
     "data_sources": frozenset({"arrays", "data", "errors"}),

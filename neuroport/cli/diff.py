@@ -7,28 +7,20 @@ from typing import Annotated
 
 import typer
 
-from neuroport.cli.shared import Json, Quiet, print_json, reporting
+from neuroport.cli.shared import OutputFlags, reporting
 
 
-def add_diff(app: typer.Typer) -> None:
-    """Add the command."""
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A bundle made by `neuroport deploy` or `load --out`.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    output: OutputFlags,
+) -> None:
+    """Say what changed between two bundles: settings, weights, neurons, spikes, accuracy; exit 1 if any did."""
+    with reporting():
+        from neuroport.terminal.diff import show_diff
+        from neuroport.verbs.bundle_diff import diff_bundles
 
-    @app.command()
-    def diff(
-        a: Annotated[Path, typer.Argument(metavar="A", help="A bundle made by `neuroport deploy` or `load --out`.")],
-        b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
-        as_json: Json = False,
-        quiet: Quiet = False,
-    ) -> None:
-        """Say what changed between two bundles: settings, weights, neurons, spikes, accuracy; exit 1 if any did."""
-        with reporting():
-            from neuroport.terminal.diff import show_diff
-            from neuroport.verbs.bundle_diff import diff_bundles
-
-            found = diff_bundles(a, b)
-            if as_json:
-                print_json(found.as_json())
-            elif not quiet:
-                show_diff(found)
-            if not found.is_equal:
-                raise SystemExit(1)
+        found = diff_bundles(a, b)
+        output.show(found.as_json(), lambda: show_diff(found))
+        if not found.is_equal:
+            raise SystemExit(1)

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,23 +21,85 @@ from neuroport.errors import NeuroportError, UsageError
 if TYPE_CHECKING:
     from neuroport.progress import Progress
 
-_INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
+INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
 
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        help=".npz or HDF5 with x_train, y_train, x_test, y_test, or x, y; image folder; package.module:callable.",
-        show_default=False,
-    ),
+Model = Annotated[
+    str | None,
+    typer.Argument(help="A .pt2 or .onnx file, or package.module:callable; the embedded digits network if left out."),
 ]
-ImageSize = Annotated[int | None, typer.Option(help="Side of a folder's images, in pixels.", min=1)]
-Scale = Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")]
-Mean = Annotated[str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")]
-Std = Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")]
-Weights = Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")]
-Seed = Annotated[int, typer.Option(help="Chooses calibration and test samples.", min=0)]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+Steps = Annotated[int | None, typer.Option(help="Steps per sample; the recipe's if left out.", min=1)]
+Evaluate = Annotated[int, typer.Option("--eval", help="Test samples for accuracy; 0 for all.", min=0)]
+LocalWorkers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Of local: processes; by processors and memory if left out.", min=1),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report to standard output as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print nothing but errors.")]
+
+
+@dataclass(frozen=True)
+class SourceFlags:
+    """Where weights and samples come from, and which are chosen."""
+
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help=".npz or HDF5 with x_train, y_train, x_test, y_test, or x, y; image folder; package.module:callable.",
+            show_default=False,
+        ),
+    ] = None
+    scale: Annotated[float | None, typer.Option(help="Factor on the images; 1/255 for uint8 if left out.")] = None
+    mean: Annotated[
+        str, typer.Option(help="Subtracted after --scale: one number, or one per channel: 0.49,0.48,0.45.")
+    ] = ""
+    std: Annotated[str, typer.Option(help="Divides after --mean: one number, or one per channel.")] = ""
+    image_size: Annotated[int | None, typer.Option(help="Side of a folder's images, in pixels.", min=1)] = None
+    weights: Annotated[Path | None, typer.Option(help="State dict for package.module:callable.")] = None
+    seed: Annotated[int, typer.Option(help="Chooses calibration and test samples, and a search's trials.", min=0)] = 0
+
+    def of(self, model: str | None) -> dict[str, Any]:
+        """The fields of a verb's `Source`."""
+        return {
+            "model": model,
+            "weights": self.weights,
+            "data": self.data,
+            "scale": self.scale,
+            "mean": numbers(self.mean, "--mean"),
+            "std": numbers(self.std, "--std"),
+            "image_size": self.image_size,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class EngineFlags:
+    """Who runs the integer core on samples."""
+
+    scheduler: Annotated[
+        str, typer.Option(help="Who runs the core: none, threads; local, processes; or a Dask scheduler's address.")
+    ] = "none"
+    shared: Annotated[
+        Path | None, typer.Option(help="Folder that the scheduler's workers see.", show_default=False)
+    ] = None
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """What is printed."""
+
+    as_json: Json = False
+    quiet: Quiet = False
+
+    def progress(self) -> AbstractContextManager[Progress]:
+        """On the terminal, or none."""
+        return shown_progress(quiet=self.quiet)
+
+    def show(self, report: Mapping[str, Any] | Sequence[Mapping[str, Any]], show: Callable[[], object]) -> None:
+        """The report as JSON, or `show()`, or nothing."""
+        if self.as_json:
+            print_json(report)
+        elif not self.quiet:
+            show()
 
 
 @contextmanager
@@ -59,7 +122,7 @@ def reporting() -> Iterator[None]:
         raise SystemExit(error.exit_code) from error
     except KeyboardInterrupt as error:
         say("interrupted; nothing half-written stays")
-        raise SystemExit(_INTERRUPTED) from error
+        raise SystemExit(INTERRUPTED) from error
     except BrokenPipeError as error:  # `neuroport ... | head`: the reader has gone, what it read is right
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(_BROKEN_PIPE) from error
@@ -88,7 +151,7 @@ def numbers(text: str, flag: str) -> tuple[float, ...]:
 def shown_progress(*, quiet: bool) -> AbstractContextManager[Progress]:
     """Progress on the terminal, or none."""
     from neuroport.progress import Silent
-    from neuroport.terminal import TerminalProgress
+    from neuroport.terminal.progress import TerminalProgress
 
     return nullcontext(Silent()) if quiet else TerminalProgress()
 

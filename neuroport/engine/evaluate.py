@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from neuroport.engine.start import open_engine
 from neuroport.engine.work import Networks, ShardWork
 from neuroport.errors import EngineError
 from neuroport.normalize.scales import Normalized
+from neuroport.validation.core_batch import BatchSum
 from neuroport.validation.outputs import TestSet
 
 NO_CLASS = -1
@@ -34,7 +35,8 @@ class Evaluation:
     """What all shards gave.
 
     n: samples that were evaluated; n_right: of them; classes: [all samples], the answer, -1 where a shard failed or did
-    not run; over_time: accuracy after each step; workers: shards by who ran them.
+    not run; over_time: accuracy after each step; workers: shards by who ran them. batches: all that the core gave,
+    where it was asked for, else empty.
     """
 
     n: int
@@ -43,6 +45,7 @@ class Evaluation:
     over_time: tuple[float, ...] = ()
     failed: tuple[FailedShard, ...] = ()
     workers: tuple[tuple[str, int], ...] = ()
+    batches: BatchSum = field(default_factory=BatchSum)
 
     @property
     def accuracy(self) -> float:
@@ -59,6 +62,20 @@ class Evaluation:
         """Whether every sample was evaluated."""
         return self.n == len(self.classes)
 
+    def complete(self) -> Evaluation:
+        """Itself.
+
+        Raises:
+            EngineError: samples could not be evaluated.
+        """
+        if self.failed:
+            first = self.failed[0]
+            raise EngineError(
+                f"{len(self.classes) - self.n} of {len(self.classes)} samples could not be evaluated, numbers "
+                f"{first.numbers[0]} to {first.numbers[-1]} among them: {first.reason}"
+            )
+        return self
+
 
 def evaluate_samples(
     network: IntNetwork,
@@ -70,6 +87,7 @@ def evaluate_samples(
     seed: int = 0,
     backend: str | None = None,
     target: Target | None = None,
+    keeps_batches: bool = False,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Evaluation:
     """Show samples to the integer core or a backend, in shards; the same numbers bit for bit whoever shares them.
@@ -83,13 +101,14 @@ def evaluate_samples(
             `open_engine` gave, which is kept open for the next call.
         seed: of the spiking softmax.
         backend: what answers instead of the core; target: its datasheet, None for that of the network.
+        keeps_batches: whether outputs, spikes of each neuron and overflows of the core come along (`batches`).
         on_progress: told samples that are done, and all.
 
     Raises:
         EngineError: nobody is left to work, or no shard could be evaluated; `partial` holds what came before.
     """
     samples: SampleStore = HeldSamples(tests) if isinstance(tests, TestSet) else tests
-    work = ShardWork(Networks(network, normalized, n_steps, seed, backend, target), samples)
+    work = ShardWork(Networks(network, normalized, n_steps, seed, backend, target, keeps_batches), samples)
     shards = shards_of(len(samples), network, n_steps, is_backend=backend is not None)
     if not isinstance(scheduler, str):
         return gather(scheduler, work, shards, samples, on_progress)
@@ -106,17 +125,21 @@ def gather(
         EngineError: see evaluate_samples.
     """
     found: list[Outcome] = []
+    batches = BatchSum()
     done = 0
     try:
         with closing(engine.outcomes(work, shards)) as outcomes:
             for outcome in outcomes:
+                if outcome.result is not None and outcome.result.batch is not None:
+                    batches.add(outcome.shard.start, outcome.result.batch)
+                    outcome = replace(outcome, result=replace(outcome.result, batch=None))
                 found.append(outcome)
                 done += outcome.shard.stop - outcome.shard.start
                 on_progress(done, len(samples))
     except EngineError as error:
         error.partial = _added(found, samples)
         raise
-    made = _added(found, samples)
+    made = replace(_added(found, samples), batches=batches)
     if not made.n and made.failed:
         lost = EngineError(f"none of {len(shards)} shards could be evaluated; the first: {made.failed[0].reason}")
         lost.partial = made

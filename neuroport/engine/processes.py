@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 
 import dask
 import psutil
@@ -34,6 +38,27 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
     limit = psutil.virtual_memory().available // n
     before = _children()
     with dask.config.set(SETTINGS), quiet():
+        cluster = _started(n, limit, before)
+        client = None
+        try:
+            client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
+            yield ClusterEngine(client, f"{n} processes of this machine")
+        finally:
+            with suppress(Exception):  # nothing of it may outlive this block, whatever it says
+                if client is not None:
+                    client.close(timeout=_END_S)
+                cluster.close(timeout=_END_S)
+            _end(_children() - before)
+
+
+def _started(n: int, limit: int, before: set[psutil.Process]) -> LocalCluster:
+    """The cluster, made by a thread that hears no SIGINT, and so neither do the processes that it starts.
+
+    Ctrl-C reaches every process of a terminal; theirs would each print where they were.
+    """
+    made: Future[LocalCluster] = Future()
+
+    def start() -> None:
         try:
             cluster = LocalCluster(
                 n_workers=n,
@@ -46,19 +71,26 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
                 preload=["neuroport.engine.worker_setup"],
                 silence_logs=logging.CRITICAL + 1,
             )
-        except (OSError, RuntimeError, TimeoutError) as error:
-            _end(_children() - before)
-            raise EngineError(f"{n} worker processes cannot be started: {error}; give fewer by --workers") from error
-        client = None
+        except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
+            made.set_exception(error)
+        else:
+            made.set_result(cluster)
+
+    resource_tracker.ensure_running()  # where it starts, it makes its thread hear SIGINT again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    threading.Thread(target=start, daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        return made.result(_START_S)
+    except BaseException as error:
         try:
-            client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
-            yield ClusterEngine(client, f"{n} processes of this machine")
+            with suppress(Exception):  # one that is half made cannot be closed
+                made.result(_END_S).close(timeout=_END_S)
         finally:
-            with suppress(Exception):  # nothing of it may outlive this block, whatever it says
-                if client is not None:
-                    client.close(timeout=_END_S)
-                cluster.close(timeout=_END_S)
             _end(_children() - before)
+        if isinstance(error, OSError | RuntimeError | TimeoutError):
+            raise EngineError(f"{n} worker processes cannot be started: {error}; give fewer by --workers") from error
+        raise
 
 
 def _children() -> set[psutil.Process]:

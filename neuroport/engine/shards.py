@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroport.chip.network import IntNetwork
-from neuroport.validation.core_batch import most_samples
+from neuroport.validation.core_batch import CoreBatch, most_samples
 
 _COST = 1 << 40  # synapse-steps of one shard: seconds of one thread, so that a scheduler has little to do
 _MOST = 256
@@ -24,7 +24,7 @@ class ShardResult:
     """What one shard gave.
 
     classes: [n], the network's answers; n_right: those that are right; n_right_over_time: [T] after each step.
-    worker: who ran it; seconds: how long that took.
+    worker: who ran it; seconds: how long that took. batch: all that the core gave, where it is asked for.
     """
 
     classes: NDArray[np.int64]
@@ -32,6 +32,7 @@ class ShardResult:
     n_right_over_time: NDArray[np.int64]
     worker: str = ""
     seconds: float = 0.0
+    batch: CoreBatch | None = None
 
 
 @dataclass(frozen=True, eq=False)

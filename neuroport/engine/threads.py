@@ -22,10 +22,11 @@ class ThreadEngine:
         return f"this process, {self.n_threads} threads"
 
     def outcomes(self, work: ShardWork, shards: Sequence[slice]) -> Generator[Outcome, None, None]:
-        """Each shard's outcome as it ends."""
+        """Each shard's outcome as it ends; where there are fewer shards than threads, the core shares each of them."""
         executor = ThreadPoolExecutor(self.n_threads if work.networks.backend is None else 1)
+        n_each = max(1, self.n_threads // max(1, len(shards)))
         try:
-            open_ = {executor.submit(work.run, shard): shard for shard in shards}
+            open_ = {executor.submit(work.run, shard, n_each): shard for shard in shards}
             while open_:
                 done, _ = wait(open_, return_when=FIRST_COMPLETED)
                 for future in done:

@@ -76,7 +76,10 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """What samples are shown to. backend: its name, None for the core; target: its datasheet."""
+    """What samples are shown to. backend: its name, None for the core; target: its datasheet.
+
+    keeps_batches: whether all that the core gave is wanted, beside the classes.
+    """
 
     network: IntNetwork
     normalized: Normalized
@@ -84,21 +87,23 @@ class Networks:
     seed: int
     backend: str | None = None
     target: Target | None = None
+    keeps_batches: bool = False
 
-    def evaluate(self, tests: TestSet, first_sample: int) -> ShardResult:
-        """The answers to some samples."""
+    def evaluate(self, tests: TestSet, first_sample: int, n_threads: int = 1) -> ShardResult:
+        """The answers to some samples; threads: of the core."""
         began = time.monotonic()
         reading = Reading(self.normalized, self.n_steps, self.seed)
+        batch = None
         if self.backend is None:
-            found = run_core_batch(reading, self.network, tests, first_sample=first_sample, n_threads=1)
+            found = run_core_batch(reading, self.network, tests, first_sample=first_sample, n_threads=n_threads)
             answer, over_time = found.answer, found.n_right_over_time
+            batch = found if self.keeps_batches else None
         else:
             answer, over_time = self._on_backend(reading, tests, first_sample), np.zeros(0, np.int64)
         classes = answer.scores.argmax(1).astype(np.int64)
         n_right = int((classes == tests.labels).sum())
-        return ShardResult(
-            classes, n_right, over_time, f"{socket.gethostname()}:{os.getpid()}", time.monotonic() - began
-        )
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        return ShardResult(classes, n_right, over_time, worker, time.monotonic() - began, batch)
 
     def _on_backend(self, reading: Reading, tests: TestSet, first_sample: int) -> Any:
         shown = tests.samples(slice(None))
@@ -135,9 +140,9 @@ class ShardWork:
     networks: Networks
     samples: SampleStore
 
-    def run(self, shard: slice) -> ShardResult:
-        """A shard."""
-        return self.networks.evaluate(self.samples.shown(self.samples.raw(shard)), shard.start)
+    def run(self, shard: slice, n_threads: int = 1) -> ShardResult:
+        """A shard, by so many threads of the core."""
+        return self.networks.evaluate(self.samples.shown(self.samples.raw(shard)), shard.start, n_threads)
 
     def stored(self, folder: Path) -> StoredWork:
         """The networks as files of a bundle, the samples as arrays."""
@@ -148,7 +153,13 @@ class ShardWork:
             text = yaml.safe_dump(n.target.model_dump(mode="json", exclude_none=True), sort_keys=False)
             (folder / "target.yaml").write_text(text, encoding="utf-8")
         return StoredWork(
-            folder, self.samples.stored(folder), n.n_steps, n.seed, n.backend, has_target=n.target is not None
+            folder,
+            self.samples.stored(folder),
+            n.n_steps,
+            n.seed,
+            n.backend,
+            has_target=n.target is not None,
+            keeps_batches=n.keeps_batches,
         )
 
 
@@ -162,6 +173,7 @@ class StoredWork:
     seed: int
     backend: str | None
     has_target: bool
+    keeps_batches: bool
 
     @property
     def parcel(self) -> tuple[Path, ...]:
@@ -196,7 +208,7 @@ class StoredWork:
                     read_network(self.folder / "network.h5"),
                     read_normalized(self.folder / "float.h5"),
                 )
-                made = Networks(network, normalized, self.n_steps, self.seed, self.backend, target)
+                made = Networks(network, normalized, self.n_steps, self.seed, self.backend, target, self.keeps_batches)
                 made.compile(tests)
                 _READY.clear()
                 _READY[self.folder] = made

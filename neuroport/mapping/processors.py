@@ -31,6 +31,7 @@ _RECEPTORS = 2  # excitatory and inhibitory sums are apart
 _COUNTED = 1 << 26  # synapses of a kernel up to which its rows are counted
 
 _REMEDIES: Mapping[str, str] = {
+    ROW: "let its datasheet put fewer neurons on a core (neurons_per_core)",
     BUFFERS: "shorten the skip connection (put layers on it)",
     DELAY: "shorten the skip connection (put layers on it)",
     DTCM: "let fewer layers feed it",
@@ -63,26 +64,27 @@ class _Vertex:
     population: IntPopulation
 
     def cores(self) -> Iterator[Core]:
-        """Slices of equal size, and what each takes."""
+        """Slices of equal size, and what each takes; where a datasheet has no size, halved until the sums find room."""
         n = self.population.n_neurons
         size = self.machine.neurons_per_core or n
-        incoming = self.network.incoming[self.population.name]
-        uses = self._uses(incoming, [self._rows(j, min(n, size)) for j in incoming], min(n, size))
+        uses = self._uses(min(n, size))
+        while self.machine.neurons_per_core is None and size > 1 and _is_beyond(uses[DTCM]):
+            size = -(-size // 2)
+            uses = self._uses(size)
         for name, use in uses.items():
-            if use.limit is not None and use.used > use.limit:
+            if _is_beyond(use):
                 raise DoesNotFitError(
                     f"layer '{self.population.name}': a core with {min(n, size)} of its neurons takes {use.used:,} "
                     f"{name}, {self.target.name} has {use.limit:,}; {_REMEDIES[name]}"
                 )
         for start in range(0, n, size):
             tile = Tile(self.population.name, ((start, min(start + size, n)),))
-            yield Core((tile,), {**uses, NEURONS: Use(tile.n_neurons, size)})
+            yield Core((tile,), {**uses, NEURONS: Use(tile.n_neurons, self.machine.neurons_per_core)})
 
-    def _uses(
-        self, incoming: tuple[IntProjection, ...], rows: list[tuple[int, ...]], n_neurons: int
-    ) -> Mapping[str, Use]:
+    def _uses(self, n_neurons: int) -> Mapping[str, Use]:
         """Of every core alike: sPyNNaker gives the last slice, with fewer neurons, the memory of the others."""
-        m = self.machine
+        m, incoming = self.machine, self.network.incoming[self.population.name]
+        rows = [self._rows(j, n_neurons) for j in incoming]
         delay = max((self.network.depth[j.post] - self.network.depth[j.pre] - 1 for j in incoming), default=0)
         # a slot for each delay from 0 to the longest; each factor is rounded up to a power of two
         # (SPYN/pyNN/models/neuron/population_vertex.py l.794-797)
@@ -102,7 +104,10 @@ class _Vertex:
             BUFFERS: Use(buffers, m.ring_buffer_entries_per_core),
             DTCM: Use(2 * buffers + table, m.dtcm_bytes_per_core),
             SDRAM: Use(matrices + table + filters, m.sdram_bytes_per_chip),
-            ROW: Use(max((longest for found in rows for longest in found), default=0), _ROW_MAX),
+            ROW: Use(
+                max((longest for found in rows for longest in found), default=0),
+                None if m.neurons_per_core is None else _ROW_MAX,  # sPyNNaker's own
+            ),
             DELAY: Use(delay, self.target.geometry.delay_max),
         }
 
@@ -162,6 +167,10 @@ def entry_bytes(n_lists: int) -> int:
 def filter_bytes(n_neurons: int) -> int:
     """SDRAM of the filter on each core that knows which neurons of a population before have synapses there."""
     return (_FILTER + -(-n_neurons // 32)) * _WORD
+
+
+def _is_beyond(use: Use) -> bool:
+    return use.limit is not None and use.used > use.limit
 
 
 def _signs(weights: NDArray[np.int32]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from neuroport.ann.graph import AnnGraph
 from neuroport.errors import DataError
-from neuroport.normalize.convert import spiking_network
+from neuroport.normalize.prepare import spiking_network
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import check_images, normalize_each
 from neuroport.snn.rates import forward_rates

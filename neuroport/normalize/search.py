@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neuroport.ann.graph import AnnGraph, FloatArray
 from neuroport.ann.interpret import run_graph
 from neuroport.errors import ConversionError, InvalidNetworkError, UsageError
-from neuroport.normalize.convert import check_clamp, spiking_network
+from neuroport.normalize.prepare import check_clamp, spiking_network
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized, normalize_each
 from neuroport.snn.network import Neuron

@@ -84,9 +84,7 @@ class Dense:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv2d:
-    """Cross-correlation. weight: [C_out, C_in / groups, kH, kW]."""
-
+class _Kernels:
     weight: FloatArray
     geometry: ConvGeometry
 
@@ -102,21 +100,13 @@ class Conv2d:
 
 
 @dataclass(frozen=True, eq=False)
-class ConvTranspose2d:
+class Conv2d(_Kernels):
+    """Cross-correlation. weight: [C_out, C_in / groups, kH, kW]."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose2d(_Kernels):
     """Each input pixel adds a kernel: y[s m + d j - p] += weight[j] x[m]. weight: [C_in, C_out / groups, kH, kW]."""
-
-    weight: FloatArray
-    geometry: ConvGeometry
-
-    @property
-    def in_shape(self) -> Shape:
-        """[C_in, H, W]."""
-        return self.geometry.in_shape
-
-    @property
-    def out_shape(self) -> Shape:
-        """[C_out, H', W']."""
-        return self.geometry.out_shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.markup import escape
 from rich.table import Column, Table
 
 from neuroport.terminal.console import open_console
 from neuroport.validation.network_diff import Side
-from neuroport.verbs.bundle_diff import BundleDiff
+
+if TYPE_CHECKING:
+    from neuroport.verbs.bundle_diff import BundleDiff
 
 _SHOWN = 20  # rows of one kind; all that was added or removed
 _TITLES = {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Column, Table
 
 from neuroport.terminal.console import open_console
-from neuroport.verbs.exchange import Verified
+
+if TYPE_CHECKING:
+    from neuroport.verbs.exchange import Verified
 
 
 def show_verified(result: Verified) -> None:

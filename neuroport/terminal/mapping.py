@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Column, Table
 
 from neuroport.terminal.console import open_console
 from neuroport.units import si
-from neuroport.verbs.fitting import Fit, MapRun
+
+if TYPE_CHECKING:
+    from neuroport.verbs.fitting import Fit, MapRun
 
 
 def show_map(result: MapRun) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -14,7 +16,9 @@ from neuroport.validation.html.frontier import (
     search_says,
     share_text,
 )
-from neuroport.verbs.search.run import Search
+
+if TYPE_CHECKING:
+    from neuroport.verbs.search.run import Search
 
 
 def show_search(result: Search) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,6 +49,34 @@ def run_core_batch(
     n_right = (_classes_over_time(run, first) == tests.labels[:, None]).sum(0)
     answer = reading.integers(network, run.readouts, run.trace.potentials, first_sample)
     return CoreBatch(answer, n_right, run.totals, run.overflows, run.floored)
+
+
+class BatchSum:
+    """Batches put together, in whatever order they come; spikes are added at once, so that they take little room."""
+
+    def __init__(self) -> None:
+        self.answers: dict[int, Answer] = {}
+        self.n_right: NDArray[np.int64] | None = None
+        self.totals: dict[str, NDArray[np.int64]] = {}
+        self.overflows: Counter[str] = Counter()
+        self.floored: Counter[str] = Counter()
+
+    def add(self, first_sample: int, batch: CoreBatch) -> None:
+        """A batch whose first sample has this number."""
+        self.answers[first_sample] = batch.answer
+        self.n_right = batch.n_right_over_time + (0 if self.n_right is None else self.n_right)
+        for name, spiked in batch.totals.items():
+            self.totals[name] = spiked + self.totals.get(name, 0)
+        self.overflows.update(batch.overflows)
+        self.floored.update(batch.floored)
+
+    def whole(self) -> CoreBatch:
+        """All of them as one; there is at least one."""
+        answers = [self.answers[first] for first in sorted(self.answers)]
+        outputs = tuple(np.concatenate(parts) for parts in zip(*(a.outputs for a in answers), strict=True))
+        answer = Answer(np.concatenate([a.scores for a in answers]), outputs)
+        n_right = np.zeros(0, np.int64) if self.n_right is None else self.n_right
+        return CoreBatch(answer, n_right, self.totals, self.overflows, self.floored)
 
 
 def most_samples(network: IntNetwork, n_steps: int) -> int:

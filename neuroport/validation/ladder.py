@@ -15,18 +15,16 @@ from numpy.typing import NDArray
 from neuroport.ann.graph import AnnGraph, ReLU
 from neuroport.ann.interpret import run_outputs
 from neuroport.ann.load import LoadedAnn
-from neuroport.chip.network import IntNetwork
 from neuroport.errors import ConversionError
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.network import SpikingNetwork
 from neuroport.snn.rates import forward_rates
 from neuroport.snn.simulate import simulate
-from neuroport.validation.core_batch import most_samples, run_core_batch
+from neuroport.validation.core_batch import CoreBatch
 from neuroport.validation.margins import Margins, margins
 from neuroport.validation.outputs import Answer, Reading, Scores, TestSet
 
 _BATCH = 100
-_CORE_BATCH = 1000  # encoded a few at a time by the core
 
 
 @dataclass(frozen=True)
@@ -156,37 +154,23 @@ class Ladder:
             lambda k: reading.float_run(simulate(network, tests.samples(k), n_steps), k.start),
         )
 
-    def climb_core(
-        self, normalized: Normalized, network: IntNetwork, tests: TestSet, n_steps: int, seed: int = 0
-    ) -> CoreRung:
-        """The integer core on all samples."""
-        self.on_rung("integer_core")
-        reading = Reading(normalized, n_steps, seed)
-        total: dict[str, NDArray[np.int64]] = {}
-        lost: dict[str, tuple[int, int]] = {}
-        n_right = np.zeros(n_steps, np.int64)
-
-        def run(k: slice) -> Answer:
-            spikes = None if tests.spikes is None else tests.spikes[k]
-            part = TestSet(tests.images[k], tests.labels[k], spikes)
-            found = run_core_batch(reading, network, part, first_sample=k.start)
-            n_right[:] += found.n_right_over_time
-            for name, spiked in found.totals.items():
-                total[name] = total.get(name, np.zeros_like(spiked)) + spiked
-                over, floor = lost.get(name, (0, 0))
-                lost[name] = (over + found.overflows[name], floor + found.floored[name])
-            return found.answer
-
-        self._climb("integer_core", len(tests), run, min(_CORE_BATCH, most_samples(network, n_steps)))
-        scale = len(tests) * n_steps
+    def add_core(self, found: CoreBatch) -> CoreRung:
+        """The rung of the integer core: what it gave on all samples."""
+        self.add("integer_core", found.answer.scores, found.answer.outputs)
+        n, n_steps = len(found.answer.scores), len(found.n_right_over_time)
         activity = {
-            name: LayerActivity(float(spikes.mean() / scale), float((spikes == 0).mean()), *lost[name])
-            for name, spikes in total.items()
+            name: LayerActivity(
+                float(spikes.mean() / (n * n_steps)),
+                float((spikes == 0).mean()),
+                found.overflows[name],
+                found.floored[name],
+            )
+            for name, spikes in found.totals.items()
         }
-        return CoreRung(activity, tuple((n_right / len(tests)).tolist()))
+        return CoreRung(activity, tuple((found.n_right_over_time / n).tolist()))
 
-    def _climb(self, name: str, n: int, run: Callable[[slice], Answer], size: int = _BATCH) -> None:
-        answers = [run(k) for k in _batches(n, size)]
+    def _climb(self, name: str, n: int, run: Callable[[slice], Answer]) -> None:
+        answers = [run(k) for k in _batches(n)]
         outputs = [np.concatenate(parts) for parts in zip(*(a.outputs for a in answers), strict=True)]
         self.add(name, np.concatenate([a.scores for a in answers]), outputs)
 
@@ -224,5 +208,5 @@ def _flat(output: Scores) -> Scores:
     return output.reshape(len(output), -1)
 
 
-def _batches(n: int, size: int = _BATCH) -> list[slice]:
-    return [slice(start, min(start + size, n)) for start in range(0, n, size)]
+def _batches(n: int) -> list[slice]:
+    return [slice(start, min(start + _BATCH, n)) for start in range(0, n, _BATCH)]

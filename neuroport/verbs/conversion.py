@@ -12,11 +12,11 @@ from neuroport.chip.recalibrate import Recalibrated, recalibrate
 from neuroport.chip.suit import suited
 from neuroport.chip.target import Target
 from neuroport.data import Dataset
+from neuroport.engine import evaluate_samples
 from neuroport.errors import DoesNotFitError
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
 from neuroport.normalize.scales import Normalized
-from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
 from neuroport.verbs.loading import CALIBRATION_SAMPLES, Loaded, take_samples
 from neuroport.verbs.spiking import LoadedSnn
@@ -126,11 +126,8 @@ class Conversion:
     def _tried(self, made: Made, neuron: str) -> Tried:
         """Its accuracy on some calibration samples."""
         samples = self.calibration.first(COMPARED_SAMPLES)
-        ladder = Ladder(samples.labels)
-        ladder.climb_core(
-            made.recalibrated.normalized, made.recalibrated.quantized.network, samples, self.n_steps, self.seed
-        )
-        accuracy = ladder.rungs[-1].accuracy
+        network, normalized = made.recalibrated.quantized.network, made.recalibrated.normalized
+        accuracy = evaluate_samples(network, normalized, samples, self.n_steps, seed=self.seed).complete().accuracy
         self.stage(f"neuron {neuron}: {100 * accuracy:.1f} % of {len(samples)} calibration samples right")
         return Tried(neuron, made.recipe.name, accuracy, len(samples))
 

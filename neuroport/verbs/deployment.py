@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from neuroport.chip.suit import suited
 from neuroport.chip.target import Target, load_target
 from neuroport.chip.trace import Trace
 from neuroport.data import Dataset, Part
+from neuroport.engine import evaluate_samples, open_engine
+from neuroport.engine.shards import Engine
 from neuroport.errors import UsageError
 from neuroport.mapping.cost import n_macs
 from neuroport.mapping.report import Section, mapping_section
@@ -109,6 +112,12 @@ class _Deploy:
         self.n_steps = options.steps or self.recipe.steps
 
     def run(self) -> Deployment:
+        with ExitStack() as stack:
+            # opened first: an address where nobody answers is told at once
+            engine = stack.enter_context(open_engine(self.options.scheduler, shared=self.options.shared))
+            return self._run(engine, stack.close)
+
+    def _run(self, engine: Engine, release: Callable[[], None]) -> Deployment:
         self.progress.stage(f"recipe {self.recipe.name}: {self.reason}")
         self.progress.stage("reading model and data")
         ann, dataset = self._load()
@@ -133,7 +142,8 @@ class _Deploy:
                 ladder.climb_snn(normalized, tests, self.n_steps, seed)
             else:
                 ladder.climb_float(ann, simplify(ann.graph), normalized, tests, self.n_steps, seed)
-            core = ladder.climb_core(made.normalized, made.quantized.network, tests, self.n_steps, seed)
+            core = self._climb_core(engine, made, ladder, tests)
+            release()  # backends have processes of their own
             report = self._report(ann, conversion, core, tests)
             report["insight"] = self._insight(made, ladder, tests)
             write_normalized(stage / "float.h5", made.normalized)
@@ -154,6 +164,20 @@ class _Deploy:
             text = f"{ran.failure}\nthe rungs up to the integer core are in '{out}'"
             raise type(ran.failure)(text) from ran.failure
         return Deployment(out, tuple(ladder.rungs), ran.comparison, report, ran.mapped, ran.bounded)
+
+    def _climb_core(self, engine: Engine, made: Recalibrated, ladder: Ladder, tests: TestSet) -> CoreRung:
+        self.progress.stage(f"rung integer_core: {len(tests)} samples, {engine.summary}")
+        found = evaluate_samples(
+            made.quantized.network,
+            made.normalized,
+            tests,
+            self.n_steps,
+            scheduler=engine,
+            seed=self.options.seed,
+            keeps_batches=True,
+            on_progress=self.progress.samples,
+        )
+        return ladder.add_core(found.complete().batches.whole())
 
     def _insight(self, made: Recalibrated, ladder: Ladder, tests: TestSet) -> dict[str, Any]:
         """Profiles of the layers, and if it is wanted or worth it, what each costs."""
@@ -270,6 +294,7 @@ class _Deploy:
             "silent_channels": silent,
             "outputs": [],
             "warnings": [
+                *(ann.remarks(network) if isinstance(ann, LoadedSnn) else ()),
                 *input_warnings(normalized.network, tests),
                 *warnings(rows, n_neuron_steps=self.n_steps * len(tests), network=network),
             ],

@@ -16,6 +16,7 @@ from neuroport.chip.inputs import EncodedInputs, Inputs
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target, load_target
 from neuroport.datasheets import names
+from neuroport.engine import evaluate_samples
 from neuroport.errors import BundleError, ConversionError, DoesNotFitError, UsageError
 from neuroport.mapping.activity import measure
 from neuroport.mapping.cost import n_macs
@@ -27,7 +28,6 @@ from neuroport.mapping.report import mapping_report, placement_data
 from neuroport.normalize.recipe import load_recipe
 from neuroport.progress import Progress, Silent
 from neuroport.validation.html.tables import write_mapping_page
-from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report
 from neuroport.verbs.conversion import COMPARED_SAMPLES, Conversion, Made, calibration_set
@@ -162,9 +162,8 @@ def _accuracy(subject: _Subject, seed: int) -> float | None:
     if subject.made is None or subject.calibration is None or subject.inputs is None:
         return None
     samples = subject.calibration.first(COMPARED_SAMPLES)
-    ladder, made = Ladder(samples.labels), subject.made.recalibrated
-    ladder.climb_core(made.normalized, made.quantized.network, samples, subject.inputs.n_steps, seed)
-    return ladder.rungs[-1].accuracy
+    network, normalized = subject.made.recalibrated.quantized.network, subject.made.recalibrated.normalized
+    return evaluate_samples(network, normalized, samples, subject.inputs.n_steps, seed=seed).complete().accuracy
 
 
 def fit(options: MapOptions, progress: Progress | None = None) -> Fit:

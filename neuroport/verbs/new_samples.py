@@ -17,7 +17,7 @@ from neuroport.chip.target import load_target
 from neuroport.data import Dataset
 from neuroport.engine import evaluate_samples
 from neuroport.engine.samples import DataSamples
-from neuroport.errors import BundleError, EngineError
+from neuroport.errors import BundleError
 from neuroport.normalize.files import read_normalized
 from neuroport.normalize.scales import Normalized
 from neuroport.progress import Progress, Silent
@@ -117,9 +117,7 @@ def evaluate_bundle(
     samples = samples_of(shapes, dataset, n, seed=source.seed, n_steps=n_steps)
     progress.stage(f"{len(samples):,} samples on the core")
     found = evaluate_samples(network, normalized, samples, n_steps, seed=source.seed, on_progress=progress.samples)
-    if found.failed:
-        bad = found.failed[0]
-        raise EngineError(f"samples {bad.numbers[0]} to {bad.numbers[-1]} could not be evaluated: {bad.reason}")
+    found.complete()
     reruns: tuple[Rerun, ...] = ()
     if backends:
         few = samples.shown(samples.raw(slice(0, n_backend))).samples(slice(None))

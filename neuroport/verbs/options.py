@@ -23,7 +23,8 @@ class DeployOptions(Source):
     the network takes its way to the simulator through, and the bundle holds. steps: None for the recipe's, or for
     those of recorded spikes. samples: to the backend, or sample_numbers: which of the test part, from 0. eval_samples:
     test images for accuracy, those of the backend among them, None for all. workers: of the vendor's simulator that
-    share the samples, None by processors. blame: whether to measure what each layer costs, None for where the core lost
+    share the samples, None by processors. scheduler, shared: who runs the core on the samples for accuracy, see
+    open_engine. blame: whether to measure what each layer costs, None for where the core lost
     accuracy. out: bundle directory, None for neuroport-out/<model>-<target>. reset, dt_s: of a .nir file that does not
     say them (read_nir).
     """
@@ -38,6 +39,8 @@ class DeployOptions(Source):
     sample_numbers: tuple[int, ...] = ()
     eval_samples: int | None = 1000
     workers: int | None = None
+    scheduler: str = "none"
+    shared: Path | None = None
     blame: bool | None = None
     out: Path | None = None
     reset: Reset | None = None

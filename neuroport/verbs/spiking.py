@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from neuroport.backends.nir.verbs import read_nir
 from neuroport.chip.network import IntNetwork
+from neuroport.chip.synapses import IntWindow
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError, UsageError
 from neuroport.normalize.recipe import Recipe
@@ -70,32 +71,54 @@ class LoadedSnn:
         return replace(self, network=replace(self.network, encoding="events"))
 
     def check(self, target: Target) -> None:
-        """Refuse a chip whose neurons are others, before anything is done.
+        """Refuse a chip whose neurons are others, before anything is done; of several kinds one has to suit.
 
         Raises:
             DoesNotFitError: the layer, what it needs, and what the chip offers.
         """
+        chips = [target.with_neuron(name) for name in target.neurons] or [target]
+        problems = [self._problem(chip) for chip in chips]
+        if all(problems):
+            raise DoesNotFitError("; ".join(dict.fromkeys(problems)))
+
+    def _problem(self, target: Target) -> str:
         a = target.arithmetic
         for p in self.network.populations:
             n = p.neuron
             if p.role == "input" or not isinstance(n, Neuron) or not n.fires:
                 continue
             if n.reset not in a.resets:
-                raise DoesNotFitError(
+                return (
                     f"layer '{p.name}' of '{self.name}.nir' is reset by '{n.reset}', {target.name}'s neurons by "
                     f"{' or '.join(a.resets)}; choose another --target, or --reset where the file does not say it"
                 )
             if a.fixed_leak is not None and round((1 - n.leak) * (1 << a.decay_bits)) != a.fixed_decay:
-                raise DoesNotFitError(
-                    f"layer '{p.name}' of '{self.name}.nir' has a leak of {n.leak:g} per step, {target.name}'s neuron "
-                    f"always has {a.fixed_leak:g}; choose another --target or --neuron"
+                kind = f" {a.neuron}" if a.neuron else ""
+                return (
+                    f"layer '{p.name}' of '{self.name}.nir' has a leak of {n.leak:g} per step, {target.name}'s neuron"
+                    f"{kind} always has {a.fixed_leak:g}; choose another --target or --neuron"
                 )
+        return ""
+
+    def remarks(self, network: IntNetwork) -> list[str]:
+        """What the chip's neurons do that the file's do not, where it can change an answer."""
+        held = [p for p in network.populations if p.role != "input" and network.floor_of(p) is not None]
+        fall = [p.name for p in held if p.driven or (p.bias_mantissa < 0).any() or _inhibits(network, p.name)]
+        return [
+            f"layer '{name}': {network.target} holds potentials at {network.arithmetic.membrane_floor} or above, those "
+            f"of '{self.name}.nir' have no floor; the rung integer_core says what it costs"
+            for name in fall
+        ]
 
     def normalized(self, images: NDArray[np.float32]) -> Normalized:
         """The network as the later rooms take it, its rates the activations; images: calibration samples [N, ...]."""
         images = check_images(images)
         scales = {p.name: np.ones(1) for p in self.network.populations}
         return Normalized(self.network, scales, {}, {}, (float(images.min()), float(images.max())))
+
+
+def _inhibits(network: IntNetwork, name: str) -> bool:
+    return any((j.synapse.mantissa < 0).any() for j in network.incoming[name] if not isinstance(j.synapse, IntWindow))
 
 
 def is_spiking(model: Any) -> bool:

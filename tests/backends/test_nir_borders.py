@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import nir
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from neuroport.backends.nir.borders import border_kernel
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.oracle import run_oracle
 from neuroport.chip.synapses import IntConv2d
+from neuroport.errors import ModelFileError
 from neuroport.snn.network import Neuron, Projection, SpikingNetwork
 from neuroport.snn.operators import Conv2d, apply, conv_geometry
 from neuroport.snn.simulate import simulate
@@ -108,8 +110,22 @@ def test_a_float_network_keeps_its_convolution(tmp_path: Path) -> None:
     assert isinstance(back, SpikingNetwork)
     assert len(back.projections) == 1
     assert np.array_equal(back.projections[0].operator.weight, j.operator.weight)  # type: ignore[union-attr]
-    assert np.allclose(back.output.bias, out.bias, rtol=0, atol=1e-14)
+    assert np.array_equal(back.output.bias, out.bias)
     x = rng.random((3, 3, 6, 5))
     one, other = (simulate(n, x, 30, dtype=torch.float64).readout for n in (network, back))
     assert np.array_equal(one, other)
     assert one.any()
+
+
+def test_biases_that_no_longer_belong_to_the_kernel_are_not_taken_for_ours(tmp_path: Path) -> None:
+    g = conv_geometry((3, 6, 5), (2, 3, 3, 3), (1, 1), (1, 1), (1, 1), 1)
+    rng = np.random.default_rng(7)
+    bias = over_ones(rng.uniform(-0.1, 0.2, (2, 1, 3, 3)), BORDER)
+    out = float_population("out", (2, 6, 5), Neuron("zero"), role="readout", bias=bias)
+    j = Projection("input", "out", Conv2d(rng.normal(size=(2, 3, 3, 3)) / 5, g))
+    nrp.export_nir(SpikingNetwork((float_population("input", (3, 6, 5), role="input"), out), (j,)), tmp_path / "n.nir")
+    for value in (0.5, np.nan):
+        with h5py.File(tmp_path / "n.nir", "r+") as f:
+            f["node/nodes/out/metadata/neuroport/bias"][0, 0, 0] = value
+        with pytest.raises(ModelFileError, match=r"was changed after neuroport wrote it, .* has another bias"):
+            nrp.read_nir(tmp_path / "n.nir")

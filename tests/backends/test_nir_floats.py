@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -239,4 +240,27 @@ def test_a_neuron_that_was_changed_is_not_taken_for_ours(tmp_path: Path) -> None
     graph.nodes["out"].v_threshold = np.array([2.0])
     nir.write(tmp_path / "n.nir", graph)
     with pytest.raises(ModelFileError, match=r"'n.nir' was changed after .* has another v_threshold"):
+        nrp.read_nir(tmp_path / "n.nir")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("encoding", "x"),
+        ("n_signs", 3),
+        ("seed", 0.5),
+        ("neuron", {"reset": "none"}),
+        ("neuron", {"leak": "all"}),
+        ("node", "x"),
+        ("role", "x"),
+    ],
+)
+def test_a_description_that_was_changed_is_not_believed(tmp_path: Path, key: str, value: Any) -> None:
+    nrp.export_nir(one_layer([[1.0]]), tmp_path / "n.nir")
+    graph = nir.read(tmp_path / "n.nir")
+    says = described(graph)
+    (says if key in says else says["populations"][1])[key] = value
+    graph.metadata["neuroport"] = json.dumps(says)
+    nir.write(tmp_path / "n.nir", graph)
+    with pytest.raises(ModelFileError, match=r"'n.nir' was changed after neuroport wrote it, its description does not"):
         nrp.read_nir(tmp_path / "n.nir")

@@ -315,6 +315,7 @@ def test_kernels_of_a_file_that_was_changed_do_not_stand_for_others(tmp_path: Pa
     ("text", "match"),
     [
         ('{"version": 2}', "has metadata of neuroport in version 2, this one reads version 1"),
+        ('{"version": 1, "kind": "spikes"}', "are of a kind 'spikes', integer and float are; write it again"),
         ("{", "its metadata under 'neuroport' are damaged"),
         ("[]", "its metadata under 'neuroport' are damaged"),
     ],

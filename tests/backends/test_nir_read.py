@@ -144,6 +144,16 @@ def test_nodes_do_what_nirs_equations_say(tmp_path: Path, case: str, subtract: b
         assert np.allclose(run.readout[0], v.reshape(-1), atol=1e-12)
 
 
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+@pytest.mark.parametrize("v_threshold", [0.5, 1.0, 3.0, 7.0])
+def test_a_potential_exactly_at_the_threshold_does_not_fire(tmp_path: Path, v_threshold: float, reset: str) -> None:
+    """Sums of integers meet it often; NIR asks for v > v_threshold."""
+    nodes = [nir.Linear(np.arange(-1, 5)[:, None] * min(v_threshold, 1.0)), fires(6, v_threshold=v_threshold)]
+    network = read(chain(source(1), *nodes, sink(6)), tmp_path, reset=reset)
+    counts, _ = by_the_equations(nodes, np.ones(1), 100, subtract=reset == "subtract")
+    assert np.array_equal(simulate(network, np.ones((1, 1)), 100, dtype=torch.float64).readout[0], counts)
+
+
 def test_two_edges_into_a_node_are_their_sum(tmp_path: Path) -> None:
     a, b = weights(5, 6), weights(5, 6)
     graph = nir.NIRGraph(

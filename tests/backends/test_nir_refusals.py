@@ -41,6 +41,17 @@ def different_shapes() -> Any:
     return nir.NIRGraph(nodes, [("in", "s"), ("in", "w"), ("w", "s"), ("s", "out")], type_check=False)
 
 
+def diamonds() -> Any:
+    """A fork that joins again, twelve times."""
+    nodes: dict[str, Any] = {"in": source(2)}
+    edges, last = [], "in"
+    for k in range(12):
+        nodes |= {f"a{k}": nir.Linear(np.eye(2)), f"b{k}": nir.Linear(np.eye(2)), f"m{k}": nir.Scale(np.ones(2))}
+        edges += [(last, f"a{k}"), (last, f"b{k}"), (f"a{k}", f"m{k}"), (f"b{k}", f"m{k}")]
+        last = f"m{k}"
+    return nir.NIRGraph({**nodes, "out": sink(2)}, [*edges, (last, "out")], type_check=False)
+
+
 def li_in_the_middle() -> Any:
     li = nir.LI(tau=np.full(2, 1e-3), r=np.ones(2), v_leak=np.zeros(2))
     return chain(source(2), li, nir.Linear(np.eye(2)), fires(2), sink(2))
@@ -98,6 +109,21 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         UnsupportedOperatorError,
         r"node 'n1' has padding 'same' and stride \[2, 2\]; numbers, 'valid', and 'same' with stride 1 are read",
     ),
+    (
+        diamonds,
+        UnsupportedOperatorError,
+        "node 'm10' is reached on 2,048 paths without neurons, .* up to 1,024",
+    ),
+    (
+        lambda: chain(source(2), nir.Linear(np.full((2, 2), 1e39)), fires(2), sink(2)),
+        InvalidNetworkError,
+        r"node 'n1': weight reaches 1e\+39, numbers up to 3.4e\+38 are read \(float32\); scale the node",
+    ),
+    (
+        lambda: chain(source(2), fires(2, v_threshold=1e-300), sink(2)),
+        UnsupportedOperatorError,
+        "node 'n1' has a threshold of 1e-300, neuroport's are above 0",
+    ),
     (li_in_the_middle, UnsupportedOperatorError, "node 'n2' reads the potential of 'n1', which does not fire"),
     (different_shapes, InvalidNetworkError, r"node 's': signals of shapes \[2\] and \[3\] lead to it, NIR adds"),
     (
@@ -111,6 +137,16 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         r"node 'out' \(Output\) receives nothing",
     ),
     (lambda: with_edges(("in", "w"), ("w", "gone")), InvalidNetworkError, "edge 'w' -> 'gone' leads to no node"),
+    (
+        lambda: with_edges(("in", "w"), ("w", "s"), ("w", "s"), ("s", "out")),
+        InvalidNetworkError,
+        "edge 'w' -> 's' is there twice, NIR's are there once; take one out, or add a Scale of 2",
+    ),
+    (
+        lambda: with_edges(("in", "w"), ("w", "out"), ("out", "s")),
+        InvalidNetworkError,
+        "edge 'out' -> 's' leaves an Output, where a graph ends; start it at the node before 'out'",
+    ),
     (
         lambda: chain(source(2), fires(2)),
         InvalidNetworkError,
@@ -145,6 +181,31 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
         lambda: chain(source(2), fires(3), sink(3)),
         InvalidNetworkError,
         r"node 'n1': r has shape \[3\], its input \[2\]; give one number, one per channel or one per neuron",
+    ),
+    (  # numpy would take them for the columns
+        lambda: chain(source(2, 3, 4), fires(4), sink(2, 3, 4)),
+        InvalidNetworkError,
+        r"node 'n1': r has shape \[4\], its input \[2, 3, 4\]; give one number, one per channel or one per neuron",
+    ),
+    (
+        lambda: chain(source(2, 3, 4), nir.Scale(np.ones((3, 4))), fires(2, 3, 4), sink(2, 3, 4)),
+        InvalidNetworkError,
+        r"node 'n1': scale has shape \[3, 4\], its input \[2, 3, 4\]; give one number",
+    ),
+    (
+        lambda: chain(source(2), cuba(2, -1e-3), sink(2)),
+        UnsupportedOperatorError,
+        "node 'n1' has synapses with a time constant of -0.001 s",
+    ),
+    (
+        lambda: chain(source(2), nir.Linear(np.ones((0, 2))), sink(1)),
+        InvalidNetworkError,
+        r"node 'n1' has weights of shape \[0, 2\], without an output; take it out",
+    ),
+    (
+        lambda: chain(nir.Input(np.array([2.5])), fires(2), sink(2)),
+        InvalidNetworkError,
+        "input 'n0' has no shape; write the file again, with the shape of a sample",
     ),
     (
         lambda: chain(source(2, 3), nir.Flatten(np.array([2, 3]), 2, 5), fires(6), sink(6)),

@@ -159,7 +159,7 @@ def test_the_export_runs_and_verifies_without_neuroport(spinnaker, tmp_path):
     assert (done.returncode, "there is no directory" in done.stderr) == (2, True)
     (folder / "expected.h5").unlink()
     done = script("--verify")
-    assert (done.returncode, "which is not there; leave it out" in done.stderr) == (2, True)
+    assert (done.returncode, "is not there; leave --verify out, or take it from the export" in done.stderr) == (2, True)
 
 
 def test_workers_share_the_samples(spinnaker, tmp_path):

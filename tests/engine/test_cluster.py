@@ -22,9 +22,11 @@ from neuroport.data import Samples, load_npz
 from neuroport.datasheets import data_dir
 from neuroport.engine import Evaluation, evaluate_samples, open_engine, shards
 from neuroport.engine.samples import DataSamples, HeldSamples
+from neuroport.engine.threads import ThreadEngine
 from neuroport.errors import EngineError, UsageError
 from neuroport.normalize.files import read_normalized
-from neuroport.validation.outputs import TestSet
+from neuroport.validation.core_batch import run_core_batch
+from neuroport.validation.outputs import Reading, TestSet
 from neuroport.verbs.deployment import deploy
 from neuroport.verbs.options import DeployOptions
 from tests.processes import is_alive, wait_until
@@ -67,7 +69,7 @@ def same(a: Evaluation, b: Evaluation) -> bool:
     return np.array_equal(a.classes, b.classes) and (a.n, a.n_right, a.over_time) == (b.n, b.n_right, b.over_time)
 
 
-def test_threads_and_processes_and_the_ladder_agree(networks, samples, two):
+def test_threads_and_processes_agree(networks, samples, two):
     network, normalized = networks
     expected = here(networks, samples)
     assert expected.is_complete
@@ -82,6 +84,28 @@ def test_threads_and_processes_and_the_ladder_agree(networks, samples, two):
     assert "dashboard: http://127.0.0.1:" in two.summary
     held = HeldSamples(samples.shown(samples.raw(slice(None))))
     assert same(evaluate_samples(network, normalized, held, N_STEPS, scheduler=two), expected)
+
+
+def test_all_that_the_core_gave_comes_along_and_is_the_same(networks, samples, two, monkeypatch):
+    network, normalized = networks
+    many, apart = (
+        evaluate_samples(network, normalized, samples, N_STEPS, scheduler=engine, keeps_batches=True).batches.whole()
+        for engine in (ThreadEngine(2), two)
+    )
+    monkeypatch.setattr(shards, "_MOST", 256)  # one shard, of which each of four threads takes a part
+    tests = samples.shown(samples.raw(slice(None)))
+    one = run_core_batch(Reading(normalized, N_STEPS), network, tests, first_sample=0)
+    shared = evaluate_samples(network, normalized, samples, N_STEPS, scheduler=ThreadEngine(4), keeps_batches=True)
+    for found in (many, apart, shared.batches.whole()):
+        np.testing.assert_array_equal(found.answer.scores, one.answer.scores)
+        for output, expected in zip(found.answer.outputs, one.answer.outputs, strict=True):
+            np.testing.assert_array_equal(output, expected)
+        np.testing.assert_array_equal(found.n_right_over_time, one.n_right_over_time)
+        assert found.totals.keys() == one.totals.keys()
+        for name, spikes in one.totals.items():
+            np.testing.assert_array_equal(found.totals[name], spikes)
+        assert dict(found.overflows) == dict(one.overflows)
+        assert dict(found.floored) == dict(one.floored)
 
 
 def test_a_killed_worker_changes_nothing(networks, samples, two):
@@ -120,6 +144,10 @@ def test_a_poisoned_shard_is_named_and_the_rest_is_right(networks, samples, two)
         kept = np.r_[0:8, 12:200]
         assert np.array_equal(found.classes[kept], expected.classes[kept])
         assert found.n == 196
+        with pytest.raises(
+            EngineError, match=rf"4 of 200 samples could not be evaluated, numbers .*{found.failed[0].numbers[0]} to"
+        ):
+            found.complete()
 
 
 def test_nothing_but_poison_is_an_error(networks, samples):
@@ -211,7 +239,15 @@ def test_no_scheduler_at_an_address(monkeypatch):
         pass
 
 
-def test_an_interrupt_leaves_no_process(tmp_path):
+def spawned(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        family = psutil.Process(process.pid).children(recursive=True)
+        return family if any("spawn_main" in " ".join(p.cmdline()) for p in family) else []
+    return []
+
+
+@pytest.mark.parametrize("when", ["starting", "working"])
+def test_an_interrupt_leaves_no_process(tmp_path, when):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     code = "import sys; from neuroport.cli import main; main()"
     arguments = ["evaluate", "--target", "cpu", "--steps", "20000", "--scheduler", "local", "--workers", "1"]
@@ -221,9 +257,11 @@ def test_an_interrupt_leaves_no_process(tmp_path):
             [sys.executable, "-c", code, *arguments], env=environment, stderr=f, stdout=f, start_new_session=True
         )
     try:
-        wait_until(lambda: b"20000 steps each" in log.read_bytes() or process.poll() is not None)
-        family = psutil.Process(process.pid).children(recursive=True)
-        assert any("spawn_main" in " ".join(p.cmdline()) for p in family)
+        if when == "working":
+            wait_until(lambda: b"20000 steps each" in log.read_bytes() or process.poll() is not None)
+        wait_until(lambda: spawned(process) or process.poll() is not None)
+        family = spawned(process)
+        assert family, log.read_text()
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(45) == 130, log.read_text()
         wait_until(lambda: not any(is_alive(p.pid) for p in family))

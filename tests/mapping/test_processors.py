@@ -122,6 +122,32 @@ def test_memory_that_ends() -> None:
         partition(network, chip(ring_buffer_entries_per_core=512))
 
 
+def test_a_row_is_no_longer_than_spynnakers_tables_hold() -> None:
+    message = r"layer 'out': a core with 300 of its neurons takes 300 synapses in a row, spinnaker1 has 256; let its"
+    ones = network_of(
+        SPINNAKER1.arithmetic,
+        [source((4,)), population("out", (300,))],
+        [dense(np.ones((300, 4), int))],
+    )
+    with pytest.raises(DoesNotFitError, match=message):
+        partition(ones, chip(neurons_per_core=512))
+
+
+def test_where_no_size_is_known_a_population_is_halved_until_its_sums_find_room() -> None:
+    """SpiNNaker 2 tells neither neurons of a core nor the length of rows; sPyNNaker's limits are not its own."""
+    ones = network_of(
+        target("spinnaker2").arithmetic,
+        [source((4,)), population("out", (40_000,))],
+        [dense(np.ones((40_000, 4), int))],
+    )
+    found = partition(ones, target("spinnaker2")).cores
+    # 10,000 neurons: 2^14 x 2 receptors x 2 slots x 2 bytes are all of its 131,072 bytes, the table does not go in
+    assert [core.tiles[0].n_neurons for core in found] == [5000] * 8
+    assert found[0].uses["synapses in a row"].used == 5000
+    assert found[0].uses["synapses in a row"].limit is None
+    assert found[0].uses["neurons"].limit is None
+
+
 def test_rows_of_a_kernel_too_large_to_count_are_as_long_as_can_be() -> None:
     # 64 channels of 256x256 pixels, 9 * 64 inputs each: 2.4 * 10^9 synapses
     kernel = np.ones((64, 64, 3, 3), np.int32)

@@ -10,7 +10,8 @@ import torch
 
 from neuroport.ann.graph import AnnGraph
 from neuroport.ann.interpret import run_outputs
-from neuroport.normalize.convert import convert, spiking_network
+from neuroport.normalize.convert import convert
+from neuroport.normalize.prepare import spiking_network
 from neuroport.normalize.scales import Normalized
 from neuroport.snn.heads import read_out
 from neuroport.snn.network import Gate

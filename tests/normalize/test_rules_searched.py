@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from neuroport.ann.graph import AnnGraph
 from neuroport.normalize import rules
-from neuroport.normalize.convert import convert, spiking_network
+from neuroport.normalize.convert import convert
+from neuroport.normalize.prepare import spiking_network
 from neuroport.normalize.scales import normalize
 from tests.normalize.nets import RESIDUAL_IMAGES, Images, dense, recipe, residual_by_hand
 

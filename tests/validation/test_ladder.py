@@ -13,12 +13,17 @@ from neuroport.ann.load import load_ann
 from neuroport.ann.simplify import simplify
 from neuroport.chip.quantize import quantize
 from neuroport.chip.suit import suited
+from neuroport.engine import evaluate_samples
 from neuroport.errors import ConversionError
 from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import load_recipe
 from neuroport.validation.ladder import Ladder
 from neuroport.validation.outputs import TestSet
 from tests.chip.networks import NEURONS, target
+
+
+def batch_of(network, normalized, tests, n_steps):
+    return evaluate_samples(network, normalized, tests, n_steps, keeps_batches=True).batches.whole()
 
 
 def scores(*classes):
@@ -89,9 +94,9 @@ def test_every_rung_of_a_network_with_known_answers(halves, name, coding):
     ladder = Ladder(labels, told.append)
     tests = TestSet(images, labels)
     ladder.climb_float(ann, folded, normalized, tests, 32)
-    core = ladder.climb_core(normalized, network, tests, 32)
+    core = ladder.add_core(batch_of(network, normalized, tests, 32))
     assert [rung.name for rung in ladder.rungs] == ["ann", "folded", "normalized", "float_snn", "integer_core"]
-    assert told == [rung.name for rung in ladder.rungs]
+    assert told == [rung.name for rung in ladder.rungs[:4]]
     assert [rung.samples for rung in ladder.rungs] == [120] * 5
     assert [rung.accuracy for rung in ladder.rungs] == [0.9] * 5
     assert [rung.agreement for rung in ladder.rungs] == [None, 1.0, 1.0, 1.0, 1.0]
@@ -117,7 +122,7 @@ def test_activity_counts_silent_neurons_and_spikes_per_step(halves):
     normalized = convert(ann.graph, images, recipe)
     network = quantize(normalized.network, target("cpu"), 10, images=images).network
     tests = TestSet(left, np.zeros(50, np.int64))
-    activity = Ladder(np.zeros(50, np.int64)).climb_core(normalized, network, tests, 10).activity
+    activity = Ladder(np.zeros(50, np.int64)).add_core(batch_of(network, normalized, tests, 10)).activity
     assert activity["hidden"].silent_fraction == 0.5  # the neuron of the right side never fires
     assert activity["readout"].mean_rate == 0  # accumulates
     assert activity["readout"].silent_fraction == 1

@@ -16,6 +16,9 @@ from neuroport.snn.operators import ConvGeometry
 
 Array = NDArray[Any]
 
+# Of the largest bias: how far a kernel of floats may be from the biases, here and summed in another order by a reader.
+_TOLERANCE, BORDER_ERROR = 1e-12, 2e-12
+
 
 def border_kernel(bias: Array, g: ConvGeometry) -> Array | None:
     """Kernel [C, 1, kH, kW] which, over an image of ones, writes the biases [C, H, W]; None if there is none.
@@ -31,7 +34,7 @@ def border_kernel(bias: Array, g: ConvGeometry) -> Array | None:
     if bias.dtype.kind == "i":
         kernel = np.rint(kernel)
     again = np.einsum("hi,cij,wj->chw", inside[0].astype(np.float64), kernel, inside[1].astype(np.float64))
-    tolerance = 0.0 if bias.dtype.kind == "i" else 1e-12 * float(np.abs(bias).max(initial=0))
+    tolerance = 0.0 if bias.dtype.kind == "i" else _TOLERANCE * float(np.abs(bias).max(initial=0))
     if np.abs(again - bias).max(initial=0) > tolerance:
         return None
     return kernel[:, None].astype(bias.dtype)

@@ -239,7 +239,7 @@ def _matrix(j: Link) -> Array:
         raise DoesNotFitError(
             f"layer '{j.post}': NIR has dense layers and convolutions with square kernels and equal padding; as a "
             f"matrix the synapses from '{j.pre}' take {n_in:,} x {n_out:,} weights, neuroport writes at most "
-            f"{_MATRIX:,}; use such convolutions, with one bias per channel"
+            f"{_MATRIX:,}; use such convolutions, with one bias per channel, and average pools in place of max-pools"
         )
     found: Array = as_matrix(op).toarray()
     return found

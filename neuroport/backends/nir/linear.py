@@ -15,6 +15,9 @@ from neuroport.ann.graph import FloatArray, Pair
 from neuroport.errors import InvalidNetworkError, UnsupportedOperatorError
 from neuroport.snn.operators import Conv2d, ConvGeometry, Dense, Image, Part, Scale, Shape, apply, conv_geometry
 
+_PATHS = 1 << 10  # each becomes synapses of its own; they double with every fork that joins again
+_LARGEST = float(np.finfo(np.float32).max)  # products of some such numbers are finite in float64
+
 
 @dataclass(frozen=True, eq=False)
 class Signal:
@@ -42,9 +45,14 @@ def total(name: str, signals: Sequence[Signal]) -> Signal:
     """Several edges into a node: their sum.
 
     Raises:
-        InvalidNetworkError: their shapes differ.
+        InvalidNetworkError: their shapes differ. UnsupportedOperatorError: too many paths lead there.
     """
-    first = signals[0]
+    first, n_paths = signals[0], sum(len(s.terms) for s in signals)
+    if n_paths > _PATHS:
+        raise UnsupportedOperatorError(
+            f"node '{name}' is reached on {n_paths:,} paths without neurons, neuroport follows up to {_PATHS:,}; write "
+            f"the linear nodes before it as fewer"
+        )
     for other in signals[1:]:
         if other.shape != first.shape:
             raise InvalidNetworkError(
@@ -88,7 +96,7 @@ def numbers(name: str, field: str, values: Any) -> FloatArray:
     """A field of a node as float64.
 
     Raises:
-        InvalidNetworkError: not numbers, or not finite ones.
+        InvalidNetworkError: not numbers, or not finite ones, or beyond float32.
     """
     found = np.asarray(values)
     if found.dtype.kind not in "buif" or not np.isfinite(found).all():
@@ -96,7 +104,14 @@ def numbers(name: str, field: str, values: Any) -> FloatArray:
             f"node '{name}': {field} holds {found.dtype if found.dtype.kind not in 'f' else 'NaN or infinite values'}, "
             f"finite numbers are read; check the tool that wrote the file"
         )
-    return found.astype(np.float64)
+    as_floats: FloatArray = found.astype(np.float64)
+    largest = np.abs(as_floats).max(initial=0)
+    if largest > _LARGEST:
+        raise InvalidNetworkError(
+            f"node '{name}': {field} reaches {largest:g}, numbers up to {_LARGEST:.2g} are read (float32); scale the "
+            f"node"
+        )
+    return as_floats
 
 
 def spread(name: str, field: str, values: FloatArray, shape: Shape) -> FloatArray:
@@ -109,14 +124,12 @@ def spread(name: str, field: str, values: FloatArray, shape: Shape) -> FloatArra
         return values.reshape((1,) * len(shape))
     if values.shape == (shape[0],):
         return values.reshape(-1, *(1,) * (len(shape) - 1))
-    try:
-        np.broadcast_to(values, shape)
-    except ValueError as error:
+    if values.ndim != len(shape) or any(n not in (1, full) for n, full in zip(values.shape, shape, strict=True)):
         raise InvalidNetworkError(
             f"node '{name}': {field} has shape {list(values.shape)}, its input {list(shape)}; give one number, one per "
             f"channel or one per neuron"
-        ) from error
-    return values.reshape((1,) * (len(shape) - values.ndim) + values.shape)
+        )
+    return values
 
 
 def _wrong(name: str, needs: str, shape: Shape) -> NoReturn:
@@ -133,6 +146,8 @@ def _dense(name: str, node: Any, x: Signal) -> Signal:
             f"node for each matrix"
         )
     n_out, n_in = weight.shape
+    if not n_out:
+        raise InvalidNetworkError(f"node '{name}' has weights of shape [0, {n_in}], without an output; take it out")
     if math.prod(x.shape) != n_in:
         _wrong(name, f"{n_in} numbers", x.shape)
     bias = numbers(name, "bias", node.bias) if hasattr(node, "bias") and node.bias is not None else None

@@ -6,6 +6,9 @@ NIR states neurons in continuous time; a step of dt is one of Euler's method, as
     IF       v + r I                             no dt, as every reader of it does
     CubaLIF  as LIF with r w_in, where tau_syn <= dt: the current has no memory from one step to the next
 
+It fires where v > v_threshold, a neuron of ours where v >= 1, which therefore stands for one float32 step above: sums
+of whole numbers that end exactly at the threshold do not fire. The integers of a chip may.
+
 Source: nir 1.0.8, nir/ir/neuron.py, nir/ir/threshold.py; snntorch 1.0.0, import_nir.py l.203-287; norse 1.1.0,
 torch/functional/iaf.py l.90-112. NIR has no flag for the kind of reset; its equations set v to v_reset.
 """
@@ -67,13 +70,19 @@ def read_neuron(name: str, node: Any, shape: Shape, reset: Reset, dt_s: float) -
 
 
 def _fires(name: str, neuron: Neuron, gain: FloatArray, v_threshold: FloatArray, bias: FloatArray | None) -> Read:
-    if not v_threshold.min() > 0:
+    if not v_threshold.min() >= np.finfo(np.float32).tiny:
         raise UnsupportedOperatorError(
-            f"node '{name}' has a threshold of {v_threshold.min():g}, neuroport's are above 0, where neurons are "
-            f"silent without input; shift threshold and biases"
+            f"node '{name}' has a threshold of {v_threshold.min():g}, neuroport's are above 0 (1.2e-38 or more), where "
+            f"neurons are silent without input; shift threshold and biases"
         )
+    v_threshold = _above(v_threshold)
     constant = np.zeros_like(v_threshold) if bias is None else bias / v_threshold
     return Read(neuron, gain / v_threshold, constant)
+
+
+def _above(v_threshold: FloatArray) -> FloatArray:
+    """One float32 step above: NIR fires strictly above a threshold, neurons of ours at theirs."""
+    return v_threshold * (1 + float(np.finfo(np.float32).eps))
 
 
 def _leak(name: str, tau: FloatArray, dt_s: float) -> float:
@@ -92,9 +101,10 @@ def _leak(name: str, tau: FloatArray, dt_s: float) -> float:
 
 
 def _check_synapse(name: str, tau_syn: FloatArray, dt_s: float) -> None:
-    if tau_syn.max() > dt_s:
+    if tau_syn.max() > dt_s or tau_syn.min() < 0:
+        worst = tau_syn.max() if tau_syn.max() > dt_s else tau_syn.min()
         raise UnsupportedOperatorError(
-            f"node '{name}' has synapses with a time constant of {tau_syn.max():g} s, neuroport's currents last one "
+            f"node '{name}' has synapses with a time constant of {worst:g} s, neuroport's currents last one "
             f"step ({dt_s:g} s; --dt says how long); train with LIF, or with tau_syn of one step"
         )
 

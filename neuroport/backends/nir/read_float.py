@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from neuroport.ann.graph import FloatArray
+from neuroport.backends.nir.borders import BORDER_ERROR
 from neuroport.backends.nir.file import KEY, NEURONS, same_fields
 from neuroport.backends.nir.linear import Signal, behind, total
 from neuroport.backends.nir.neurons import Read, read_neuron
 from neuroport.backends.nir.write_float import neuron_node
 from neuroport.errors import InvalidNetworkError, ModelFileError, UnsupportedOperatorError
 from neuroport.snn.merge import identity, is_zero, merge
-from neuroport.snn.network import Head, Neuron, Population, Projection, Reset, Role, SpikingNetwork
+from neuroport.snn.network import Encoding, Head, Neuron, Population, Projection, Reset, Role, SpikingNetwork
 from neuroport.snn.operators import Chain, Operator, Part, Scale, Shape
+
+_NEURON = TypeAdapter(Neuron)
+_ENCODING: TypeAdapter[Encoding] = TypeAdapter(Encoding)
+_ROLE: TypeAdapter[Role] = TypeAdapter(Role)
+_SIGNS = TypeAdapter(Literal[1, 2])
+_SEED = TypeAdapter(int)
 
 
 def float_network(
@@ -46,17 +54,19 @@ def float_network(
 
 def _as_described(walk: _Walk, described: Mapping[str, Any]) -> SpikingNetwork:
     """In the order and with the input code that were written."""
+    if gone := walk.known.keys() - walk.graph.nodes.keys():
+        raise ValueError(f"it tells of nodes that are not there: {', '.join(map(str, gone))}")
     by_name = {p.name: p for p in walk.populations}
-    roles: dict[str, Role] = {row["name"]: row["role"] for row in described["populations"]}
+    roles: dict[str, Role] = {row["name"]: _ROLE.validate_python(row["role"]) for row in described["populations"]}
     heads = tuple(Head(head["population"]) for head in described["heads"])
     return SpikingNetwork(
         tuple(replace(by_name[name], role=role) for name, role in roles.items()),
         tuple(walk.projections),
-        described["encoding"],
+        _ENCODING.validate_python(described["encoding"]),
         heads,
-        described["n_signs"],
+        _SIGNS.validate_python(described["n_signs"]),
         np.asarray(described["input_scale"], np.float64),
-        described["seed"],
+        _SEED.validate_python(described["seed"], strict=True),
     )
 
 
@@ -79,8 +89,7 @@ class _Walk:
         _check_inputs(self.graph)
         before: dict[str, list[str]] = {name: [] for name in self.graph.nodes}
         for pre, post in self.graph.edges:
-            if pre not in before or post not in before:
-                raise InvalidNetworkError(f"edge '{pre}' -> '{post}' leads to no node; write the file again")
+            _check_edge(self.graph.nodes, before, pre, post)
             before[post].append(pre)
         for name in _in_order(before):
             self._read(name, self.graph.nodes[name], before[name])
@@ -101,7 +110,9 @@ class _Walk:
             shape = _shape_of(name, node)
             row = self.known.get(name, {"name": name, "shape": shape, "neuron": {}})
             own = tuple(row["shape"])
-            self.populations.append(Population(row["name"], own, np.zeros(own), Neuron(**row["neuron"]), "input"))
+            self.populations.append(
+                Population(row["name"], own, np.zeros(own), _NEURON.validate_python(row["neuron"]), "input")
+            )
             self.signals[name] = Signal(shape, ((row["name"], ()),))
             return
         if not before:
@@ -127,21 +138,26 @@ class _Walk:
             title, shape, helper, linear = name, x.shape, False, False
         else:
             one = np.ones((1,) * len(x.shape))
-            read = Read(Neuron(**row["neuron"]), one, one * 0)
+            read = Read(_NEURON.validate_python(row["neuron"]), one, one * 0)
             if wrong := same_fields(neuron_node(read.neuron, x.shape), node):
                 raise ValueError(f"node '{name}' has another {wrong}")
             title, shape = row["name"], tuple(row["shape"])
             helper, linear = row["is_helper"], row["is_linear"]
-        self._populate(Population(title, shape, np.zeros(0), read.neuron, is_helper=helper, is_linear=linear), x, read)
+        made = Population(title, shape, np.zeros(0), read.neuron, is_helper=helper, is_linear=linear)
+        self._populate(made, x, read, node.metadata.get(KEY, {}).get("bias") if row else None)
         self.signals[name] = Signal(x.shape, ((title, ()),))
         if not read.neuron.fires:
             self.analog[name] = name
 
-    def _populate(self, p: Population, x: Signal, read: Read) -> None:
-        """Add a population with its bias, and what leads to it."""
+    def _populate(self, p: Population, x: Signal, read: Read, exact: FloatArray | None = None) -> None:
+        """Add a population with its bias, and what leads to it; exact: the bias before a kernel stood for it."""
         bias = np.broadcast_to(read.bias, x.shape)
         if x.constant is not None:
             bias = bias + x.constant * read.gain
+        if exact is not None:
+            if not np.abs(bias.reshape(p.shape) - exact).max() <= BORDER_ERROR * np.abs(exact).max():
+                raise ValueError(f"node '{p.name}' has another bias")
+            bias = exact
         self.populations.append(replace(p, bias=np.array(bias).reshape(p.shape)))
         # what writes nothing but zeros brought a constant, which the bias has
         heard = [term for term in x.terms if not any(is_zero(part) for part in term[1])]
@@ -169,9 +185,19 @@ def _check_inputs(graph: Any) -> None:
         )
 
 
+def _check_edge(nodes: Mapping[str, Any], before: Mapping[str, list[str]], pre: str, post: str) -> None:
+    edge = f"edge '{pre}' -> '{post}'"
+    if pre not in before or post not in before:
+        raise InvalidNetworkError(f"{edge} leads to no node; write the file again")
+    if pre in before[post]:
+        raise InvalidNetworkError(f"{edge} is there twice, NIR's are there once; take one out, or add a Scale of 2")
+    if type(nodes[pre]).__name__ == "Output":
+        raise InvalidNetworkError(f"{edge} leaves an Output, where a graph ends; start it at the node before '{pre}'")
+
+
 def _shape_of(name: str, node: Any) -> Shape:
     found = node.input_type["input"]
-    if found is None or not len(found) or min(found) < 1:
+    if found is None or not len(found) or min(found) < 1 or any(n % 1 for n in found):
         raise InvalidNetworkError(f"input '{name}' has no shape; write the file again, with the shape of a sample")
     return tuple(int(n) for n in found)
 

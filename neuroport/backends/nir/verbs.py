@@ -34,8 +34,8 @@ def export_nir(network: SpikingNetwork | IntNetwork, path: str | Path) -> None:
 def read_nir(path: str | Path, *, reset: Reset | None = None, dt_s: float | None = None) -> SpikingNetwork | IntNetwork:
     """The network in a file of NIR: a float one, or the integer one that neuroport wrote, bit for bit.
 
-    Thresholds become 1 and leaks those of one step (neurons.py); a neuron of ours fires at its threshold, NIR's just
-    above it. The input takes what `simulate` shows it, the same analog values in every step, unless neuroport wrote
+    Thresholds become 1 and leaks those of one step; a neuron of ours fires at its threshold, which is just above NIR's
+    (neurons.py). The input takes what `simulate` shows it, the same analog values in every step, unless neuroport wrote
     otherwise. An Output behind a linear node or an integrator is read by its potential.
 
     Args:
@@ -58,7 +58,7 @@ def read_nir(path: str | Path, *, reset: Reset | None = None, dt_s: float | None
         raise UsageError(
             f"'{path}' says itself how its neurons are reset and how long a step is; leave --reset and --dt out"
         )
-    if described.get("kind") == "integer":
+    if described["kind"] == "integer":
         return int_network(path.name, graph, described)
     return float_network(path.name, graph, described, reset="zero", dt_s=DT_S)
 
@@ -74,7 +74,7 @@ def _described(path: Path, graph: Any) -> Mapping[str, Any] | None:
         return None
     try:
         found = json.loads(text)
-        version = found["version"]
+        version, kind = found["version"], found.get("kind")
     except (ValueError, TypeError, KeyError) as error:
         raise ModelFileError(
             f"'{path}': its metadata under '{KEY}' are damaged ({error}); write it again with neuroport"
@@ -83,6 +83,11 @@ def _described(path: Path, graph: Any) -> Mapping[str, Any] | None:
         raise ModelFileError(
             f"'{path}' has metadata of neuroport in version {version}, this one reads version {VERSION}; write it "
             f"again, or use the neuroport that wrote it"
+        )
+    if kind not in ("integer", "float"):
+        raise ModelFileError(
+            f"'{path}': its metadata under '{KEY}' are of a kind '{kind}', integer and float are; write it again with "
+            f"neuroport"
         )
     described: Mapping[str, Any] = found
     return described

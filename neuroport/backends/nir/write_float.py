@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from neuroport.backends.nir.file import DT_S, KEY, VERSION, library
-from neuroport.backends.nir.graph import Assembly, Cell, Link, assemble
+from neuroport.backends.nir.graph import Assembly, Cell, Link, assemble, is_per_channel
 from neuroport.errors import DoesNotFitError
 from neuroport.snn.network import Gate, Neuron, Population, SpikingNetwork
 from neuroport.snn.operators import Shape
@@ -30,6 +30,11 @@ def float_graph(network: SpikingNetwork) -> Any:
     cells = [_cell(p, network) for p in network.populations]
     links = [Link(j.pre, j.post, materialize(j.operator, j.post)) for j in network.projections]
     made = assemble(cells, links, [head.population for head in network.outputs])
+    for p in network.populations:
+        shape = made.shapes[p.name]
+        if p.role != "input" and len(shape) == 3 and not is_per_channel(p.bias, shape):
+            # the kernel that stands for it rounds
+            made.nodes[made.cells[p.name]].metadata = {KEY: {"bias": p.bias}}
     metadata = {KEY: json.dumps(_described(network, made), default=np.generic.item)}
     return library().NIRGraph(made.nodes, made.edges, metadata=metadata)
 

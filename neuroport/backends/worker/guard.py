@@ -13,11 +13,13 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 _PERIOD_S = 0.2
 
@@ -97,6 +99,24 @@ class Guard:
         """End the whole process group and leave no shared memory."""
         self._free_memory()
         os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def run_and_leave(main: Callable[[Path], None], work_dir: Path) -> NoReturn:
+    """Run a worker and end its process: status 0, or 1 and error.json says why. No exit handler of a simulator's runs.
+
+    Exit handlers can hang (Lava's do), and every file is written by then.
+    """
+    status = 0
+    try:
+        main(work_dir)
+    except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and ends the process
+        status = 1
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        sys.stderr.write(text)
+        Guard.report(work_dir, "worker", f"{type(error).__name__}: {error}", text)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing.shared_memory as shared_memory
-import os
 import sys
-import traceback
 from importlib import import_module
 from pathlib import Path
 
@@ -21,13 +19,12 @@ prefix = f"/{sys.argv[2]}_"
 vars(shared_memory).update(_SHM_NAME_PREFIX=prefix, _SHM_SAFE_NAME_LENGTH=len(prefix) + 16)
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "worker"))
-from guard import Guard  # noqa: E402 - the prefix must be set before anything makes shared memory
+from guard import Guard, run_and_leave  # noqa: E402 - the prefix must be set before anything makes shared memory
 
 
-def main() -> int:
+def main(work_dir: Path) -> None:
     """Build and run, sample by sample."""
-    work_dir, token, parent = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    guard = Guard(work_dir, token, parent)
+    guard = Guard(work_dir, token=sys.argv[2], parent=int(sys.argv[3]))
     guard.start()
     guard.beat("importing", 0)
     builder = import_module((*sys.argv[4:], "network")[0])  # seconds of Lava: the guard looks already
@@ -43,22 +40,7 @@ def main() -> int:
         guard.beat("running", min(k + 1, job.n_samples))
     guard.beat("done", job.n_samples)
     guard.clean_up()  # no process.stop(): it can hang, and every file is written
-    return 0
-
-
-def fail(error: BaseException) -> None:
-    """Write the reason where neuroport looks for it."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    sys.stderr.write(text)
-    Guard.report(Path(sys.argv[1]), "worker", f"{type(error).__name__}: {error}", text)
 
 
 if __name__ == "__main__":
-    status = 1
-    try:
-        status = main()
-    except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and ends the process
-        fail(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # Lava's own exit handlers can hang
+    run_and_leave(main, Path(sys.argv[1]))

@@ -8,21 +8,18 @@ far it is, `error.json` what failed.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import traceback
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "worker"))
-from guard import Guard
+from guard import Guard, run_and_leave
 
 EXPORT = "pynn"
 
 
-def main() -> int:
+def main(work_dir: Path) -> None:
     """Run the samples, or map the network."""
-    work_dir, token, parent, simulator = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    guard = Guard(work_dir, token, parent)
+    guard, simulator = Guard(work_dir, token=sys.argv[2], parent=int(sys.argv[3])), sys.argv[4]
     guard.start()
     guard.beat("importing", 0)
     folder = work_dir / EXPORT
@@ -38,22 +35,7 @@ def main() -> int:
     else:
         result = run.simulate(folder, simulator, lambda n: guard.beat("running", n))
         run.write_result(work_dir / "result.h5", result)
-    return 0
-
-
-def fail(error: BaseException) -> None:
-    """Write the reason where neuroport looks for it."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    sys.stderr.write(text)
-    Guard.report(Path(sys.argv[1]), "worker", f"{type(error).__name__}: {error}", text)
 
 
 if __name__ == "__main__":
-    status = 1
-    try:
-        status = main()
-    except BaseException as error:  # noqa: BLE001 - whatever it was, it is reported and ends the process
-        fail(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # nothing of a simulator's may keep the process
+    run_and_leave(main, Path(sys.argv[1]))

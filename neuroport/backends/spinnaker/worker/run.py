@@ -3,6 +3,8 @@
     python run.py nest                    (or brian2, or spiNNaker) writes spikes and potentials to result.h5
     python run.py nest --verify           and compares them with expected.h5: exit status 1 where anything differs
 
+Exit status 2: it did not run.
+
 Files beside this script: network.h5 (populations, sources, lists of connections), stimulus.h5 (what the sources fire),
 expected.h5 (what neuroport's core did; spikes [samples, steps, neurons] packed with numpy.packbits). See README.md.
 """
@@ -11,15 +13,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-SIMULATORS = ("spiNNaker", "nest", "brian2")
+SIMULATORS = {"spiNNaker": "spynnaker", "nest": "nest", "brian2": "brian2"}  # and the package of each
 DT = 1.0  # ms: one step
 START = 3  # the step of the first input spike: NEST needs 2 steps before any, and biases arrive one step after theirs
 
@@ -269,23 +273,46 @@ def is_leaky(folder: Path) -> bool:
         return any(p["neuron"] == "if-curr-delta" for p in read_all(f, "populations"))
 
 
+def problem(folder: Path, simulator: str, out: Path, *, verify: bool) -> str:
+    """What is sure to end a run, said before it begins; '' if nothing."""
+    needed = ("network.h5", "stimulus.h5", *(("expected.h5",) if verify else ()))
+    shapes = {}
+    for name in needed:
+        if not (folder / name).is_file():
+            hint = "leave --verify out, or take it" if name == "expected.h5" else "take it"
+            return f"{folder / name} is not there; {hint} from the export again"
+        try:
+            with h5py.File(folder / name, "r") as f:
+                shapes[name] = {d.shape[:2] for d in f.get("spikes", {}).values()}
+        except OSError as error:
+            return f"{folder / name} is damaged ({error}); take it from the export again"
+    if verify and shapes["expected.h5"] != {read_lengths(folder)[:2]}:
+        return "--verify: expected.h5 is of other samples or steps than stimulus.h5; leave --verify out"
+    if out.is_dir() or not out.parent.is_dir():
+        return f"--out: {out} is a directory, or there is no directory {out.parent}; choose another file"
+    missing = [name for name in ("pyNN", SIMULATORS[simulator]) if find_spec(name) is None]
+    if missing:
+        return (
+            f"{simulator} needs packages that are missing here: {', '.join(missing)}; README.md says which to install"
+        )
+    return ""
+
+
 def report(n_samples: int) -> None:
     """Say how far it is."""
     sys.stderr.write(f"{n_samples} samples\n")
 
 
 def main() -> int:
-    """Exit status 0: done, and equal where --verify asks; 1: a difference."""
+    """Exit status 0: done, and equal where --verify asks; 1: a difference; 2: wrong use."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("simulator", choices=SIMULATORS)
     parser.add_argument("--verify", action="store_true", help="compare with expected.h5")
     parser.add_argument("--out", type=Path, default=Path("result.h5"), help="default: result.h5 in the current folder")
     given = parser.parse_args()
     folder = Path(__file__).resolve().parent
-    if given.verify and not (folder / "expected.h5").is_file():
-        parser.error(f"--verify compares with {folder / 'expected.h5'}, which is not there; leave it out")
-    if not given.out.parent.is_dir():
-        parser.error(f"--out: there is no directory {given.out.parent}; make it, or choose another one")
+    if found := problem(folder, given.simulator, given.out, verify=given.verify):
+        parser.error(found)
     result = simulate(folder, given.simulator, report)
     write_result(given.out, result)
     n_spikes = sum(int(raster.sum()) for raster in result["spikes"].values())
@@ -300,4 +327,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        status = main()
+    except Exception:  # noqa: BLE001 - Python's own status would be 1, a difference
+        traceback.print_exc()
+        status = 2
+    sys.exit(status)
