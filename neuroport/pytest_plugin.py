@@ -7,18 +7,20 @@ program's and left alone (a recording begins with its format, see validation/gol
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from neuroport.errors import NeuroportError
+from neuroport.errors import GoldenError, NeuroportError
 
 if TYPE_CHECKING:
     from neuroport.chip.inputs import IntInputs
     from neuroport.chip.network import IntNetwork
     from neuroport.chip.target import Target
+    from neuroport.validation.recorded import Recorded
 
 _SUFFIX = ".golden.h5"
 _PLAIN_HDF5 = b"\x89HDF"
@@ -78,15 +80,23 @@ class GoldenItem(pytest.Item):
         return self.path, None, f"{self.path.name}: {self.name}"
 
 
+@contextlib.contextmanager
+def _failing() -> Iterator[None]:
+    """The test fails with neuroport's message alone, not with the errors it was raised from as well."""
+    try:
+        yield
+    except NeuroportError as error:
+        failure = pytest.fail.Exception(str(error), pytrace=False)
+        raise failure from None
+
+
 def _check(path: Path, runner: str) -> None:
     from neuroport.validation.golden import read_golden
-    from neuroport.validation.rerun import Reruns
+    from neuroport.validation.rerun import CORE, Reruns
 
-    try:
+    with _failing():
         recorded = read_golden(path).recorded
-        rerun = Reruns().core(recorded) if runner == "core" else Reruns().backend(recorded, runner)
-    except NeuroportError as error:
-        pytest.fail(str(error), pytrace=False)
+        rerun = Reruns().core(recorded) if runner == CORE else Reruns().backend(recorded, runner)
     if not rerun.is_equal:
         pytest.fail(f"{path.name}: {rerun}", pytrace=False)
 
@@ -112,16 +122,14 @@ class GoldenChecker:
         target: the datasheet for backends, to be recorded; needed where its name is not one of neuroport's own.
         """
         from neuroport.chip.digest import first_change
-        from neuroport.validation.golden import read_golden, record_run, write_golden
+        from neuroport.validation.golden import read_golden, record_run
 
         place = self._folder / path
-        try:
+        with _failing():
             if not place.exists():
                 self._refuse_missing(place)
-                write_golden(place, record_run(network, inputs, target))
+                _record(place, record_run(network, inputs, target))
             golden = read_golden(place).recorded
-        except NeuroportError as error:
-            pytest.fail(str(error), pytrace=False)
         change = first_change(golden.network, network) or _changed_inputs(golden.inputs, inputs)
         if change:
             pytest.fail(f"{place.name}: not what was recorded: {change}", pytrace=False)
@@ -134,6 +142,17 @@ class GoldenChecker:
                 f"version control",
                 pytrace=False,
             )
+
+
+def _record(place: Path, recorded: Recorded) -> None:
+    """Write a recording, unless another process (pytest-xdist) does so in this moment; then that one counts."""
+    from neuroport.validation.golden import write_golden
+
+    try:
+        write_golden(place, recorded)
+    except GoldenError:
+        if not place.exists():
+            raise
 
 
 def _changed_inputs(before: IntInputs, now: IntInputs) -> str:

@@ -48,12 +48,17 @@ def network(kernels=KERNELS, rows=ROWS, exponent=0, **out):
     )
 
 
+def rungs(ann, core, n=100):
+    """Rungs of a report, measured on n samples."""
+    return [{"name": name, "samples": n, "accuracy": a} for name, a in (("ann", ann), ("integer_core", core))]
+
+
 def bundle(place, net, raster=RASTER, report=None, recipe=None):
     """A bundle as `deploy` makes it, of a network that ran on the core."""
     inputs = IntInputs(len(raster), raster.shape[1], raster, {})
     trace = run_core(net, inputs, record="spikes").trace
     content = {"model": "m", "target": "loihi-sim", "recipe": "robust", "steps": 12, "versions": {"numpy": "1"}}
-    content["rungs"] = [{"name": "ann", "accuracy": 0.9}, {"name": "integer_core", "accuracy": 0.88}]
+    content["rungs"] = rungs(0.9, 0.88)
     with staged_bundle(place) as stage:
         write_network(stage / "network.h5", net)
         write_inputs(stage / "inputs.h5", inputs)
@@ -163,12 +168,8 @@ def test_a_projection_of_another_kind(tmp_path):
 
 
 def test_accuracy_settings_versions_and_cores(tmp_path):
-    rungs = [
-        {"name": "ann", "accuracy": 0.9},
-        {"name": "integer_core", "accuracy": 0.8},
-        {"name": "x", "accuracy": 1.0},
-    ]
-    report = {"rungs": rungs, "versions": {"numpy": "2"}, "mapping": {"cores": 3, "chips": 1}, "seed": 1}
+    climbed = [*rungs(0.9, 0.8), {"name": "x", "samples": 100, "accuracy": 1.0}]
+    report = {"rungs": climbed, "versions": {"numpy": "2"}, "mapping": {"cores": 3, "chips": 1}, "seed": 1}
     recipe = {"name": "robust", "percentile": 99.0}
     changes = found(tmp_path, network(), report=report, recipe=recipe)
     assert changes == [
@@ -180,6 +181,15 @@ def test_accuracy_settings_versions_and_cores(tmp_path):
         ("cores", "cores", "number", None, 3),
         ("cores", "chips", "number", None, 1),
     ]
+
+
+def test_accuracies_of_other_samples_say_so(tmp_path):
+    a, b = (
+        bundle(tmp_path / str(n), network(), report={"rungs": rungs(0.9, core, n)})
+        for n, core in ((100, 0.88), (500, 0.9))
+    )
+    (change,) = (c for c in diff_bundles(a, b).changes if c.kind == "accuracy")
+    assert change.note == "+2.00 points, of 100 and 500 samples"
 
 
 def test_the_command(tmp_path):

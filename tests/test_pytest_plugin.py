@@ -14,6 +14,7 @@ import pytest
 
 from neuroport.chip.inputs import IntInputs
 from neuroport.pytest_plugin import GoldenChecker
+from neuroport.validation import golden
 from neuroport.validation.golden import write_golden
 from tests.golden.runs import a_run, with_changed_spike
 
@@ -101,6 +102,7 @@ def test_a_differing_and_a_damaged_recording_fail_with_their_report(session: pyt
     )
     assert found.ret == pytest.ExitCode.TESTS_FAILED
     found.stdout.no_fnmatch_line("*Traceback*")
+    found.stdout.no_fnmatch_line("*During handling of*")
 
 
 def test_another_program_s_files_are_left_alone(session: pytest.Pytester) -> None:
@@ -195,6 +197,22 @@ def test_what_changed_in_the_inputs(tmp_path: Path, change: Callable[[IntInputs]
     checker = GoldenChecker(tmp_path, (), is_recording=False)
     with pytest.raises(pytest.fail.Exception, match=said):
         checker.check(recorded.network, change(recorded.inputs), "net.golden.h5")
+
+
+def test_another_process_may_record_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under pytest-xdist: the file appears between the look for it and the writing."""
+    recorded = a_run("cpu", "currents")
+
+    def a_moment_late(path: Path, *arguments: object, **options: object) -> int:
+        write_golden(path, recorded)
+        return write_golden(path, *arguments, **options)
+
+    monkeypatch.setattr(golden, "write_golden", a_moment_late)
+    checker = GoldenChecker(tmp_path, (), is_recording=True)
+    checker.check(recorded.network, recorded.inputs, "net.golden.h5", target=recorded.sheet)
+    assert (tmp_path / "net.golden.h5").is_file()
+    with pytest.raises(pytest.fail.Exception, match="is no folder"):
+        checker.check(recorded.network, recorded.inputs, "none/net.golden.h5")
 
 
 def test_pytest_starts_without_torch_and_numba(session: pytest.Pytester) -> None:

@@ -104,7 +104,7 @@ def _sample_numbers(text: str, n_samples: int | None) -> tuple[int, ...]:
 
 
 def _check_equal(result: Deployment) -> None:
-    from neuroport.terminal.divergence import divergence_text
+    from neuroport.validation.divergence_text import divergence_text
 
     if result.bounded is not None and result.bounded.outside:
         say(f"the backend differs by more than its rounding: {result.bounded.first_outside}")

@@ -65,8 +65,8 @@ def load(
 ) -> None:
     """Read a network trained with SLAYER; with data, run it on Lava and compare every spike with the core."""
     with reporting():
-        from neuroport.terminal.divergence import divergence_text
         from neuroport.terminal.files import show_verified
+        from neuroport.validation.divergence_text import divergence_text
         from neuroport.verbs.exchange import verify_netx
 
         with output.progress() as progress:

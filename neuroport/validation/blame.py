@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import binom
 
 from neuroport.chip.core.record import CoreRun
 from neuroport.chip.inputs import encode_inputs
@@ -52,13 +52,15 @@ class Regained:
 class LayerBlame:
     """One population computed exactly.
 
-    standard_error: of the accuracy regained, from the samples whose answer changed; causes: what each of CAUSES
-    regains, of the populations that cost most; cause: the one that regains most.
+    standard_error: of the accuracy regained, from the samples whose answer changed; chance: that as many of these or
+    more get right where right and wrong are as likely, which holds of few samples too; causes: what each of
+    CAUSES regains, of the populations that cost most; cause: the one that regains most.
     """
 
     name: str
     regained: Regained
     standard_error: float
+    chance: float
     causes: Mapping[str, Regained] = field(default_factory=dict)
 
     @property
@@ -86,8 +88,7 @@ class Blame:
 
     def is_certain(self, layer: LayerBlame) -> bool:
         """Whether chance hardly explains what a layer costs: at 5 %, for the largest of as many layers as there are."""
-        needed = float(norm.isf(0.05 / len(self.layers))) * layer.standard_error
-        return layer.regained.accuracy > max(needed, 0.0)
+        return layer.chance <= 0.05 / len(self.layers)
 
     @property
     def verdict(self) -> str:
@@ -157,7 +158,7 @@ class _Search:
             changed = self._is_right(scores[name, "clipping"]).astype(int) - self._is_right(base)
             error = float(changed.std() / np.sqrt(len(changed)))
             causes = self._causes(name, base, scores) if name in {p.name for p in worst} else {}
-            layers.append(LayerBlame(name, found[name], error, causes))
+            layers.append(LayerBlame(name, found[name], error, _chance(changed), causes))
         return Blame(len(self.tests), float(self._is_right(base).mean()), tuple(layers))
 
     def _causes(self, name: str, base: Scores, scores: Mapping[object, Scores]) -> dict[str, Regained]:
@@ -216,3 +217,12 @@ class _Search:
     def _advance(self, chosen: slice) -> None:
         self.n_done += chosen.stop - chosen.start
         self.on_progress(self.n_done, self.n_total)
+
+
+def _chance(changed: NDArray[np.int_]) -> float:
+    """One side of McNemar's test, mid-p; changed: [N], 1 where an answer got right, -1 where it got wrong.
+
+    Source: Fagerland, Lydersen & Laake 2013, doi:10.1186/1471-2288-13-91, of paired answers.
+    """
+    n, n_right = int(np.count_nonzero(changed)), int((changed > 0).sum())
+    return float(binom.sf(n_right, n, 0.5) + 0.5 * binom.pmf(n_right, n, 0.5)) if n else 1.0

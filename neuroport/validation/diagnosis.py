@@ -88,13 +88,15 @@ class Divergence:
     """Where the differences come from.
 
     origins: populations that compute differently by themselves, in topological order; inherited: those that differ
-    only because their inputs do; missing: not returned, or of another shape; untold: those behind a missing one.
+    only because their inputs do; missing: not returned, or of another shape; untold: those behind a missing one;
+    core_wrong: those in which the backend follows the chip's rule, and what it is compared with does not.
     """
 
     origins: tuple[Origin, ...]
     inherited: tuple[str, ...]
     missing: tuple[str, ...]
     untold: tuple[str, ...]
+    core_wrong: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -106,6 +108,11 @@ class Divergence:
             parts.append(f"{by_themselves}, and one rule explains them all: it {shared}")
         else:
             parts += [f"{_names([o.population])} by itself: {o.sentence}" for o in self.origins]
+        if self.core_wrong:
+            parts.append(
+                f"{_names(self.core_wrong)}, and it is the core's side that breaks the chip's rule (chip/oracle.py), "
+                f"not the backend's: a bug, or a rule that changed since; please report it"
+            )
         if self.inherited:
             parts.append(f"{_names(self.inherited)} only because of what arrives there")
         return "; ".join(parts)
@@ -138,6 +145,7 @@ def diagnose(
     missing = [p.name for p in network.populations if _is_missing(p, core, backend)]
     untold: list[str] = []
     inherited: list[str] = []
+    core_wrong: list[str] = []
     found: list[tuple[IntPopulation, Observed, Samples]] = []
     for p in network.populations:
         if p.role == "input" or p.name in missing:
@@ -155,15 +163,17 @@ def diagnose(
         wrong = _wrong_samples(network, p, given, inputs, answer, samples, differs & ~other_inputs, half)
         if len(wrong):
             found.append((p, answer, wrong))
+        elif (differs & ~other_inputs).any():
+            core_wrong.append(p.name)
         elif differs.any():
             inherited.append(p.name)
-    if not (found or missing or untold or inherited):
+    if not (found or missing or untold or inherited or core_wrong):
         return None
     origins = []
     for k, (p, answer, wrong) in enumerate(found):
         share = (deadline - time.monotonic()) / (len(found) - k)
         origins.append(_origin(network, inputs, core, given, p, answer, wrong, time.monotonic() + share))
-    return Divergence(tuple(origins), tuple(inherited), tuple(missing), tuple(untold))
+    return Divergence(tuple(origins), tuple(inherited), tuple(missing), tuple(untold), tuple(core_wrong))
 
 
 def backend_row(name: str, comparison: Comparison, job: Job, core: Trace, backend: Trace) -> dict[str, Any]:
@@ -214,14 +224,19 @@ def _wrong_samples(
 ) -> Samples:
     """Samples in which the core's rule on the backend's inputs does not give the backend's answer.
 
-    known: [S] those of which that is clear, as the inputs are the core's.
+    known: [S] those of which that is clear, as the inputs are the core's: if it holds of the first of them.
     """
-    wrong = [int(s) for s in samples if known[s]]
-    for n, s in enumerate(int(s) for s in samples if not known[s]):
+
+    def is_wrong(s: int) -> bool:
+        here = np.array([s])
+        return bool(wrong_at(site_of(network, p, given, inputs, here), answer.part(here)).any())
+
+    clear = [int(s) for s in samples if known[s]]
+    wrong = clear if clear and is_wrong(clear[0]) else []  # else the core itself does not follow its rule
+    for n, s in enumerate(int(s) for s in samples if s not in wrong):
         if (n or wrong) and time.monotonic() > deadline:
             break
-        here = np.array([s])
-        if wrong_at(site_of(network, p, given, inputs, here), answer.part(here)).any():
+        if is_wrong(s):
             wrong.append(s)
     return np.array(sorted(wrong), np.intp)
 

@@ -17,6 +17,7 @@ from neuroport.validation.rules_wiring import PLACE_RULES, WEIGHT_RULES
 
 Samples = NDArray[np.intp]
 _NEAREST = 3  # rules told where none explains everything
+_NEAR = 0.5  # of the differences: a rule that explains fewer would only mislead
 _FIRST = 4  # samples that all rules are tried on
 _AT_WORK = 1 << 22  # neuron-steps simulated at a time
 
@@ -107,14 +108,15 @@ def explain(site_at: Callable[[Samples], Site], observed: Observed, wrong: Sampl
 
 
 def _explanations(candidates: Sequence[Candidate], counts: Sequence[int], n_base: int) -> tuple[Explanation, ...]:
-    """Those that explain everything; if none does, the nearest few."""
+    """Those that explain everything; if none does, the nearest few that explain most of it."""
     found = [
         Explanation(c.rule, c.text, c.cause, max(0.0, 1 - n / n_base))
         for c, n in zip(candidates, counts, strict=True)
         if n < n_base
     ]
     exact = [e for e in found if e.explained == 1]
-    return tuple(exact or sorted(found, key=lambda e: -e.explained)[:_NEAREST])
+    near = sorted((e for e in found if e.explained >= _NEAR), key=lambda e: -e.explained)
+    return tuple(exact or near[:_NEAREST])
 
 
 def _rules(site: Site) -> Iterator[Candidate]:

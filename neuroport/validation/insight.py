@@ -59,6 +59,7 @@ def _row(found: Blame, k: int) -> Mapping[str, Any]:
         "name": layer.name,
         "regained": asdict(layer.regained),
         "standard_error": layer.standard_error,
+        "chance": layer.chance,
         "is_certain": found.is_certain(layer),
         "cause": layer.cause,
         "causes": {name: asdict(of_one) for name, of_one in layer.causes.items()},

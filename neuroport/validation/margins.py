@@ -29,8 +29,9 @@ class Margins:
 def margins(scores: Scores, trained: Scores, is_right: NDArray[np.bool_]) -> Margins:
     """Margins of scores [n, n_out], trained: the ANN's for the same samples; is_right: [n], what the rung answers."""
     own, wanted = (_gap(x) for x in (scores, trained))
-    spread = float(own.std() * wanted.std())
-    correlation = float(((own - own.mean()) * (wanted - wanted.mean())).mean() / spread) if spread > 0 else 0.0
+    x, y = own - own[0], wanted - wanted[0]  # exactly 0 of what is constant, which its mean may not be
+    spread = float(x.std() * y.std())
+    correlation = float(((x - x.mean()) * (y - y.mean())).mean() / spread) if spread > 0 else 0.0
     order = np.argsort(own, kind="stable")
     parts = np.array_split(is_right[order], N_PARTS) if len(order) >= N_PARTS else []
     relative = float(own.mean() / max(float(wanted.mean()), 1e-12))

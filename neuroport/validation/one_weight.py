@@ -16,7 +16,10 @@ from neuroport.validation.isolate import Int64, Site, Spikes
 from neuroport.validation.rules import Candidate
 
 MOST = 64  # candidates that are worth a name
+_WITNESSES = 64  # other neurons of a kernel that candidates must leave, or make, as the backend has them
 _AT_WORK = 1 << 22  # steps of candidates simulated at a time
+
+_Answer = tuple[Spikes, Int64 | None]  # spikes and potentials [S, T] of one neuron of the backend
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +33,28 @@ class _Wrong:
 def one_weight(site: Site, spikes: Spikes, potentials: Int64 | None, wrong: NDArray[np.bool_]) -> Iterator[Candidate]:
     """Weights that explain all of the neuron that is wrong most often; those of one neuron, or of a shared kernel.
 
+    Of a kernel, other neurons that it reaches are asked too, those that are wrong first, until few weights are left.
     spikes, potentials: [S, T, *shape] of the backend; wrong: [S, T, *shape].
     """
     flat = wrong.reshape(*wrong.shape[:2], -1)
     n_wrong = flat.sum((0, 1))
     neurons = np.flatnonzero(n_wrong)
     worst = int(n_wrong.argmax())
-    v = None if potentials is None else potentials.reshape(flat.shape)[..., worst]
-    answer = (spikes.reshape(flat.shape)[..., worst], v)
+    v = None if potentials is None else potentials.reshape(flat.shape)
+
+    def answer_of(neuron: int) -> _Answer:
+        return spikes.reshape(flat.shape)[..., neuron], None if v is None else v[..., neuron]
+
     for k, arrival in enumerate(site.arrivals):
         synapse = arrival.projection.synapse
         if isinstance(synapse, IntWindow) or not _is_one_place(synapse, neurons):
             continue
-        found = _explaining(site, k, synapse, worst, answer)
+        found = _explaining(site, k, synapse, worst, answer_of(worst))
+        for neuron in _witnesses(synapse, worst, n_wrong):
+            if len(found.index) <= 1:
+                break
+            is_right = not n_wrong[neuron]
+            found = _confirmed(site, k, synapse, neuron, answer_of(neuron), found, is_right=is_right)
         for index, value in zip(found.index.tolist(), found.value.tolist(), strict=True):
             place = tuple(int(i) for i in np.unravel_index(index, synapse.mantissa.shape))
             old = int(synapse.mantissa[place])
@@ -57,6 +69,33 @@ def _is_one_place(synapse: IntWeights, neurons: Int64) -> bool:
         return len(neurons) == 1
     _, h, w = synapse.geometry.out_shape
     return len(np.unique(neurons // (h * w))) == 1
+
+
+def _witnesses(synapse: IntWeights, worst: int, n_wrong: Int64) -> list[int]:
+    """Other neurons that the same weights reach, those that are wrong most often first."""
+    if not isinstance(synapse, IntConv2d | IntConvTranspose2d):
+        return []
+    _, h, w = synapse.geometry.out_shape
+    first = worst - worst % (h * w)
+    order = first + np.argsort(-n_wrong[first : first + h * w], kind="stable")
+    return [int(n) for n in order if n != worst][:_WITNESSES]
+
+
+def _confirmed(
+    site: Site, k: int, synapse: IntWeights, neuron: int, answer: _Answer, found: _Wrong, *, is_right: bool
+) -> _Wrong:
+    """Those of the changes after which another neuron does what the backend's did too.
+
+    is_right: whether it does so as it is; then changes that do not reach it stay.
+    """
+    index, pre = _fan_in(synapse, neuron)
+    order = np.argsort(index)
+    at = order[np.searchsorted(index, found.index, sorter=order).clip(max=len(index) - 1)]
+    reaches = index[at] == found.index
+    good = np.full(len(found.index), is_right)
+    old = synapse.mantissa.reshape(-1)[found.index].astype(np.int64)
+    good[reaches] = _all_fits(site, k, neuron, answer, pre[at[reaches]], old[reaches], found.value[reaches])
+    return _Wrong(found.index[good], found.value[good])
 
 
 def _name(synapse: IntWeights, index: int, place: tuple[int, ...]) -> str:
@@ -75,19 +114,14 @@ def _with_weight(site: Site, k: int, index: int, value: int) -> Site:
     return site.rewired(k, synapse=replace(synapse, mantissa=mantissa))
 
 
-def _explaining(site: Site, k: int, synapse: IntWeights, neuron: int, answer: tuple[Spikes, Int64 | None]) -> _Wrong:
+def _explaining(site: Site, k: int, synapse: IntWeights, neuron: int, answer: _Answer) -> _Wrong:
     """All single changes in the fan-in of a neuron after which it does what the backend's did."""
     index, pre = _fan_in(synapse, neuron)
     active = np.asarray(site.arrivals[k].spikes.any((0, 1)))[pre]  # what never arrives changes nothing
     index, pre = index[active], pre[active]
     old = synapse.mantissa.reshape(-1)[index].astype(np.int64)
     which, value = _values(old, site.arithmetic)
-    size = max(1, _AT_WORK // max(1, site.n_samples * site.n_steps))
-    fits = [
-        _fits(site, k, neuron, answer, pre[which[part]], old[which[part]], value[part])
-        for part in (slice(n, n + size) for n in range(0, len(which), size))
-    ]
-    good = np.concatenate(fits) if fits else np.zeros(0, bool)
+    good = _all_fits(site, k, neuron, answer, pre[which], old[which], value)
     return _Wrong(index[which[good]], value[good])
 
 
@@ -128,9 +162,17 @@ def _values(old: Int64, a: Arithmetic) -> tuple[Int64, Int64]:
     return pairs[0, changed], pairs[1, changed]
 
 
-def _fits(
-    site: Site, k: int, neuron: int, answer: tuple[Spikes, Int64 | None], pre: Int64, old: Int64, new: Int64
+def _all_fits(
+    site: Site, k: int, neuron: int, answer: _Answer, pre: Int64, old: Int64, new: Int64
 ) -> NDArray[np.bool_]:
+    """`_fits` of any number of changes, so many at a time."""
+    size = max(1, _AT_WORK // max(1, site.n_samples * site.n_steps))
+    parts = (slice(n, n + size) for n in range(0, len(new), size))
+    fits = [_fits(site, k, neuron, answer, pre[part], old[part], new[part]) for part in parts]
+    return np.concatenate(fits) if fits else np.zeros(0, bool)
+
+
+def _fits(site: Site, k: int, neuron: int, answer: _Answer, pre: Int64, old: Int64, new: Int64) -> NDArray[np.bool_]:
     """[n] for n changes: whether the neuron then does what the backend's did; each change is run as a sample."""
     spikes, potentials = answer
     (s, t), n = spikes.shape, len(pre)

@@ -29,14 +29,15 @@ Values = NDArray[np.float64]
 class Profile:
     """One population over all samples, activations in units of its scale: 1 is one spike per step.
 
-    relative_error: ||rate - activation|| / ||activation||; correlation: of the two, 0 where one of them is constant;
-    clipped: fraction of activations above 1; saturated: of neurons that fire in every step of a sample; silenced: of
-    neurons that should fire (activation of half a spike or more in the run) and do not. rates, activations: histograms
-    of N_BINS from 0 to 1, what lies beyond in the last; points: [n, 2], some activations and their rates.
+    relative_error: ||rate - activation|| / ||activation||, None where every activation is 0; correlation: of the two, 0
+    where one of them is constant; clipped: fraction of activations above 1; saturated: of neurons that fire in every
+    step of a sample; silenced: of neurons that should fire (activation of half a spike or more in the run) and do not.
+    rates, activations: histograms of N_BINS from 0 to 1, what lies beyond in the last; points: [n, 2], some activations
+    and their rates.
     """
 
     name: str
-    relative_error: float
+    relative_error: float | None
     correlation: float
     clipped: float
     saturated: float
@@ -76,7 +77,8 @@ class _Sums:
 
     n_steps: int
     n: int = 0
-    totals: Values = field(default_factory=lambda: np.zeros(6))  # a, r, a^2, r^2, a r, (r - a)^2
+    first: tuple[float, float] | None = None  # activation and rate; what is constant has no distance from it at all
+    totals: Values = field(default_factory=lambda: np.zeros(7))  # a, r, a^2, r^2, a r from the first; a^2, (r - a)^2
     clipped: int = 0
     saturated: int = 0
     silenced: int = 0
@@ -90,7 +92,10 @@ class _Sums:
         a, c = activation.reshape(-1), counts.reshape(-1)
         r = c / self.n_steps
         self.n += len(a)
-        self.totals += [a.sum(), r.sum(), a @ a, r @ r, a @ r, np.square(r - a).sum()]
+        if self.first is None:
+            self.first = (float(a[0]), float(r[0]))
+        x, y = a - self.first[0], r - self.first[1]
+        self.totals += [x.sum(), y.sum(), x @ x, y @ y, x @ y, a @ a, np.square(r - a).sum()]
         self.clipped += int((a > 1).sum())
         self.saturated += int((c >= self.n_steps).sum())
         should = a * self.n_steps >= 0.5
@@ -104,13 +109,13 @@ class _Sums:
 
     def profile(self, name: str) -> Profile:
         """What they say."""
-        a, r, aa, rr, ar, difference = self.totals
+        a, r, aa, rr, ar, size, difference = self.totals
         spread = max(aa - a * a / self.n, 0.0) * max(rr - r * r / self.n, 0.0)
         correlation = (ar - a * r / self.n) / np.sqrt(spread) if spread > 0 else 0.0
         points = np.zeros((0, 2)) if self.points is None else self.points
         return Profile(
             name,
-            float(np.sqrt(difference / max(aa, 1e-24))),
+            float(np.sqrt(difference / size)) if size > 0 else None,
             float(np.clip(correlation, -1, 1)),
             self.clipped / self.n,
             self.saturated / self.n,

@@ -13,22 +13,29 @@ from neuroport.backends.registry import get_backend
 from neuroport.chip.core import run_core
 from neuroport.chip.trace import Trace
 from neuroport.errors import ToolchainError, UsageError
+from neuroport.validation.diagnosis import Divergence, diagnose
 from neuroport.validation.divergence import Comparison, compare
+from neuroport.validation.divergence_text import divergence_text
 from neuroport.validation.recorded import Recorded
 from neuroport.validation.rounding import bounded_by, is_explained, rounding_line
+
+CORE = "core"
 
 
 @dataclass(frozen=True)
 class Rerun:
     """What ran ('core', or a backend's name), and how it compares with the record; versions of what computed.
 
-    bounded: of differences, where the backend computes in other numbers, whether its rounding explains them.
+    comparison: `core` in it is the core: as recorded beside a backend, and beside the record, which is then the
+    `backend`, this neuroport's. bounded: of differences, where the backend computes in other numbers, whether its
+    rounding explains them; divergence: of all others, where they come from.
     """
 
     name: str
     comparison: Comparison
     versions: Mapping[str, str] = field(default_factory=dict)
     bounded: Bounded | None = None
+    divergence: Divergence | None = None
 
     @property
     def is_equal(self) -> bool:
@@ -36,7 +43,7 @@ class Rerun:
         return is_explained(self.comparison, self.bounded)
 
     def __str__(self) -> str:
-        """One or two lines: what was compared, and the first place that differs."""
+        """What was compared, the first place that differs, and where the differences come from."""
         c, b = self.comparison, self.bounded
         done = f"{self.name}: {c.samples} samples, {c.compared_spikes:,} spikes"
         if not c.mismatches:
@@ -44,15 +51,20 @@ class Rerun:
         if b is not None:
             where = f"; the first:\n  {b.first_outside}" if b.outside else ""
             return f"{done}, {c.mismatches:,} of {c.compared_values:,} values differ: {rounding_line(b)}{where}"
+        sides = "core: this neuroport's, backend: as recorded"
+        if self.name != CORE:
+            sides = f"core: as recorded, backend: {self.name}"
+        why = "" if self.divergence is None else f"\n{divergence_text(self.divergence.as_json())}"
         return (
             f"{self.name} differs from the recording in {c.mismatches:,} of {c.compared_values:,} values; the first "
-            f"(core: as recorded, backend: {self.name}):\n  {c.first_mismatch}"
+            f"({sides}):\n  {c.first_mismatch}{why}"
         )
 
     def as_json(self) -> dict[str, Any]:
         """Plain data for a report."""
         bounded = {} if self.bounded is None else {"bounded": asdict(self.bounded)}
-        return {"name": self.name, **self.comparison.as_json(), **bounded, "versions": dict(self.versions)}
+        found = {} if self.divergence is None else {"divergence": self.divergence.as_json()}
+        return {"name": self.name, **self.comparison.as_json(), **bounded, **found, "versions": dict(self.versions)}
 
 
 @dataclass(frozen=True)
@@ -78,7 +90,7 @@ class Reruns:
         """The core of this neuroport on this machine."""
         self.on_message(f"{recorded.inputs.n_samples} samples on the core")
         trace = run_core(recorded.network, recorded.inputs, record="spikes").trace
-        return self.compared("core", recorded, trace)
+        return self.compared(CORE, recorded, trace)
 
     def backend(self, recorded: Recorded, name: str) -> Rerun:
         """A backend; 'cpu' is the oracle."""
@@ -109,9 +121,14 @@ class Reruns:
         backend: Backend | None = None,
     ) -> Rerun:
         """How a trace compares with the record; backend: that gave it."""
-        comparison = compare(recorded.network, recorded.inputs, recorded.trace, trace)
+        network, inputs = recorded.network, recorded.inputs
+        core, other = (trace, recorded.trace) if name == CORE else (recorded.trace, trace)
+        comparison = compare(network, inputs, core, other)
         bounded = bounded_by(backend, self._job(recorded, Path()), comparison, trace) if backend is not None else None
-        return Rerun(name, comparison, versions or {}, bounded)
+        if not comparison.mismatches or bounded is not None:
+            return Rerun(name, comparison, versions or {}, bounded)
+        self.on_message("looking for what makes them differ")
+        return Rerun(name, comparison, versions or {}, divergence=diagnose(network, inputs, core, other))
 
     def _job(self, recorded: Recorded, folder: Path) -> Job:
         return Job(

@@ -66,6 +66,14 @@ class _Bundle:
             found["integer_core"] = float(self.report["accuracy"])
         return found
 
+    @property
+    def samples(self) -> dict[str, int]:
+        """How many each rung was measured on."""
+        found = {str(r["name"]): int(r["samples"]) for r in self.report.get("rungs", [])}
+        if self.report.get("accuracy") is not None:
+            found["integer_core"] = int(self.report["samples"])
+        return found
+
 
 def diff_bundles(a: str | Path, b: str | Path) -> BundleDiff:
     """Compare two bundles of `deploy` or `load --out`.
@@ -150,7 +158,9 @@ def _accuracy(a: _Bundle, b: _Bundle) -> Iterator[Change]:
     for change in _of("accuracy", "accuracy", 1, a.rungs, b.rungs):
         x, y = change.a, change.b
         if isinstance(x, float) and isinstance(y, float):
-            change = replace(change, size=abs(y - x), note=f"{100 * (y - x):+.2f} points")
+            n, m = a.samples.get(change.where), b.samples.get(change.where)
+            of = "" if n == m else f", of {n} and {m} samples"
+            change = replace(change, size=abs(y - x), note=f"{100 * (y - x):+.2f} points{of}")
         yield change
     wrong = ({"backend": a.backend.get("mismatches")}, {"backend": b.backend.get("mismatches")})
     yield from _of("accuracy", "mismatches with the core", 2, *wrong)

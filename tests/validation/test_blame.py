@@ -13,6 +13,7 @@ from neuroport.chip.network import IntNetwork
 from neuroport.validation.blame import Blame, LayerBlame, Regained, find_blame
 from neuroport.validation.exact import Bench, all_driven
 from neuroport.validation.faults import find_faults
+from neuroport.validation.outputs import TestSet
 from tests.validation.digits_on_chip import N_STEPS, Made, digits, swapped_axes, with_population, with_projection
 
 
@@ -154,11 +155,26 @@ def test_a_chip_whose_biases_are_weights(neuron: str) -> None:
 
 def test_chance_is_not_blamed() -> None:
     """The largest of twenty layers is two standard errors off by chance every third time."""
-    layer = LayerBlame("a", Regained(0.02, 0.0), 0.009)
-    others = tuple(LayerBlame(str(k), Regained(0.0, 0.0), 0.009) for k in range(19))
+    layer = LayerBlame("a", Regained(0.02, 0.0), 0.009, 0.02)
+    others = tuple(LayerBlame(str(k), Regained(0.0, 0.0), 0.009, 0.5) for k in range(19))
     assert Blame(100, 0.9, (layer,)).is_certain(layer)
     assert not Blame(100, 0.9, (layer, *others)).is_certain(layer)
     assert "'a' costs 2.0 points (standard error 0.9)" in Blame(100, 0.9, (layer,)).verdict
+
+
+def test_few_samples_are_chance() -> None:
+    """Three samples that all get right have no spread at all, and prove nothing."""
+    made = digits(clip="conv1")
+    wrong = run_core(made.network, EncodedInputs(made.normalized.network, made.network, made.tests.images, N_STEPS))
+    lost = np.flatnonzero(wrong.readout.argmax(1) != made.tests.labels)
+    for n, is_certain in ((1, False), (3, False), (20, True)):
+        some = lost[:n]
+        tests = TestSet(made.tests.images[some], made.tests.labels[some])
+        found = find_blame(made.normalized, made.network, tests, made.reference[some], N_STEPS)
+        assert found.accuracy == 0.0 and found.layers[0].name == "conv1"
+        assert found.layers[0].regained.accuracy > 0.8
+        assert found.is_certain(found.layers[0]) == is_certain
+        assert ("no single layer" in found.verdict) != is_certain
 
 
 def test_values_that_no_register_holds_end_there() -> None:

@@ -20,6 +20,7 @@ from neuroport.validation.rerun import Reruns
 from tests.chip.networks import TARGETS, networks, target
 from tests.chip.test_files import assert_same_array
 from tests.golden.runs import a_run, with_changed_spike, write_bundle
+from tests.validation import planted
 
 ARITHMETICS = [target(name).arithmetic for name in TARGETS]
 HEAD = 512
@@ -99,10 +100,27 @@ def test_the_first_differing_bit_is_told(run, tmp_path):
         assert not rerun.is_equal
         found = rerun.comparison.first_mismatch
         assert (found.population, found.sample, found.step, found.neuron) == ("leaky", 1, 7, (2, 3, 1))
-        assert found.core == changed.trace.spikes["leaky"][1, 7, 2, 3, 1] != found.backend
+        core, other = (found.backend, found.core) if rerun.name == "core" else (found.core, found.backend)
+        assert core == changed.trace.spikes["leaky"][1, 7, 2, 3, 1] != other
         assert f"{rerun.name} differs from the recording in 1 of " in str(rerun)
         assert str(found) in str(rerun)
         assert rerun.as_json()["first_mismatch"]["neuron"] == (2, 3, 1)
+
+
+def test_the_rule_that_changed_is_told(run, tmp_path):
+    """A recording of other arithmetic: the verdict, and both sides around the first difference."""
+    altered = planted.with_population(
+        run.network, "leaky", threshold_mantissa=run.network.by_name["leaky"].threshold_mantissa + 1
+    )
+    before = planted.run_with(run.network, run.inputs, "leaky", altered)
+    write_golden(tmp_path / "n.golden.h5", replace(run, trace=before))
+    (rerun,) = check_golden(tmp_path / "n.golden.h5")
+    text = str(rerun)
+    assert "(core: this neuroport's, backend: as recorded)" in text
+    assert "population 'leaky' differs by itself" in text and "has threshold mantissa" in text
+    assert "\n  v, core" in text and "\n  spike, backend" in text
+    found = rerun.as_json()["divergence"]
+    assert "threshold-off-by-one" in [e["rule"] for e in found["origins"][0]["explanations"]]
 
 
 def test_a_potential_that_differs(run, tmp_path):

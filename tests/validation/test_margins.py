@@ -27,3 +27,8 @@ def test_sure_where_the_ann_is_not() -> None:
 def test_constant_margins_and_few_samples() -> None:
     found = margins(np.tile([1.0, 0.0, 0.0], (3, 1)), TRAINED[:3], np.ones(3, bool))
     assert (found.correlation, found.accuracies) == (0.0, ())
+
+
+def test_constant_margins_of_tenths() -> None:
+    same = np.tile([0.1, 0.4], (300, 1))
+    assert margins(same, same, np.ones(300, bool)).correlation == 0.0

@@ -8,7 +8,7 @@ import torch
 from neuroport.chip.core import run_core
 from neuroport.chip.inputs import EncodedInputs
 from neuroport.snn.rates import forward_rates
-from neuroport.validation.profile import N_BINS, profiles
+from neuroport.validation.profile import N_BINS, _Sums, profiles
 from tests.validation.digits_on_chip import N_STEPS, digits
 
 
@@ -43,3 +43,16 @@ def test_a_clipped_layer_shows_in_its_profile() -> None:
     assert clipped["fc1"].clipped > 0.05 > usual["fc1"].clipped
     assert clipped["fc1"].relative_error > 5 * usual["fc1"].relative_error
     assert clipped["conv2"].relative_error == usual["conv2"].relative_error
+
+
+def test_constant_and_silent_populations() -> None:
+    """Tenths are not exact: their sums over many samples must not look like a spread."""
+    for activation, count in ((0.1, 1), (0.3, 3)):
+        sums = _Sums(10)
+        for _ in range(5):
+            sums.add(np.full((100, 300), activation), np.full((100, 300), count, np.int32))
+        assert sums.profile("constant").correlation == 0.0
+    fires_by_itself = _Sums(10)
+    fires_by_itself.add(np.zeros((2, 3)), np.ones((2, 3), np.int32))
+    found = fires_by_itself.profile("silent")
+    assert (found.relative_error, found.correlation, found.silenced) == (None, 0.0, 0.0)

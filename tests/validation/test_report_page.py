@@ -20,14 +20,20 @@ import pytest
 import typer
 from PIL import Image
 
+from neuroport.backends.base import Job
 from neuroport.chip.files import read_network
 from neuroport.cli import app
+from neuroport.validation.diagnosis import backend_row
+from neuroport.validation.divergence import compare
 from neuroport.validation.html.images import data_uri, picture, some_neurons
-from neuroport.validation.html.page import render
+from neuroport.validation.html.page import _RACE_UNITS, _race_plot, render
 from neuroport.validation.html.plots import Bar, Line, bars, lines
+from neuroport.validation.html.tables import write_verified_page
 from neuroport.validation.html.verdict import statements
+from neuroport.validation.recorded import read_bundle
 from neuroport.verbs.deployment import deploy
 from neuroport.verbs.options import DeployOptions, command_of
+from tests.validation import planted
 
 SECTIONS = ["verdict", "ladder", "time", "blame", "layers", "samples", "again"]
 VOID = {"meta", "link", "br", "img", "input", "line", "rect", "path", "polyline"}
@@ -86,6 +92,12 @@ class Outline(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag not in VOID:
             assert self.open.pop() == tag
+
+    @classmethod
+    def ids_of(cls, text: str) -> list[str]:
+        page = cls()
+        page.feed(text)
+        return page.ids
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -186,6 +198,63 @@ def test_it_says_what_went_wrong(report: dict[str, Any]) -> None:
     assert statements(report)[0].text == "it hung; see worker.log"
 
 
+def test_a_difference_is_shown_with_both_sides(bundle: Path, report: dict[str, Any]) -> None:
+    recorded = read_bundle(bundle)
+    network, inputs, core = recorded.network, recorded.inputs, recorded.trace
+    altered = planted.with_population(
+        network, "conv2", threshold_mantissa=network.by_name["conv2"].threshold_mantissa + 1
+    )
+    trace = planted.run_with(network, inputs, "conv2", altered)
+    job = Job(recorded.target, network, inputs, bundle, lambda _: None, lambda _: None)
+    found = backend_row("lava", compare(network, inputs, core, trace), job, core, trace)
+    report["backend"] |= json.loads(json.dumps(found))
+    page = Outline()
+    page.feed(render(report, network, None))
+    assert page.open == [] and "difference" in page.ids
+    first = found["divergence"]["origins"][0]["first"]
+    row, column, step = first["neuron"][1], first["neuron"][2], first["step"]
+    assert f"neuron [{first['neuron'][0]}, {row}, {column}] (channel, row, column)" in page.text
+    text = " ".join(page.text.split())
+    for part in ("has threshold mantissa", "input, backend", "v, core", "spike, core", f"{first['core_v'][0]:,}"):
+        assert part in text
+    assert step in first["steps"]
+    assert "Population 'conv2' differs by itself" in statements(report)[0].text
+    assert "difference" not in Outline.ids_of((bundle / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_of_a_loaded_network_shows_a_difference_too(tmp_path: Path) -> None:
+    around = {"sample": 0, "step": 1, "neuron": (2,), "steps": (0, 1), "core_v": (1234, 5), "rule_v": (1234, 6)}
+    around |= dict.fromkeys(("core_spikes", "backend_spikes", "core_input", "backend_input"), (0, 1))
+    origin = {"population": "a", "first": {**around, "backend_v": None}}
+    backend = {"name": "netx", "mismatches": 3, "first_mismatch": {"population": "a", "sample": 0, "step": 1}}
+    backend["divergence"] = {"verdict": "population 'a' differs", "origins": [origin]}
+    size = {"neurons": 3, "synapses": 0}
+    write_verified_page(
+        tmp_path,
+        {"model": "m", "target": "t", "network": size, "layers": [], "notes": [], "versions": {}, "backend": backend},
+    )
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Difference: population &#39;a&#39;, neuron [2], sample 0</h2>" in text
+    assert "<td>v, core</td><td>1,234</td><td>5</td>" in text
+    assert "v, backend" not in text
+
+
+def test_warnings_come_before_nothing_to_change(report: dict[str, Any]) -> None:
+    report["rungs"][4]["accuracy"] = report["rungs"][0]["accuracy"]
+    report["insight"].pop("blame", None)
+    report["warnings"] = []
+    assert statements(report)[-1].headline == "Nothing to change"
+    report["warnings"] = ["layer 'fc1' never fired: nothing reaches the layers behind it; use more steps"]
+    assert statements(report)[-1].text == "First what to mind, see above."
+
+
+def test_few_samples_are_not_certain(report: dict[str, Any]) -> None:
+    """All right of few samples has no standard error, and proves little."""
+    for row in report["rungs"]:
+        row |= {"accuracy": 1.0, "samples": 5}
+    assert "(5 test samples: 95 % interval 56.6 to 100.0 %)" in statements(report)[1].text
+
+
 def mapping(differences: int = 0) -> dict[str, Any]:
     """What `Mapped.as_json` gives, as far as the page reads it."""
     machine = {"chips": 48, "chips_used": 1, "cores": 808, "cores_used": 11}
@@ -281,6 +350,19 @@ def test_neurons_that_fire_are_shown() -> None:
     spikes[:, 100:300] = 1
     assert some_neurons(spikes).all()
     assert some_neurons(spikes[:, :50]).shape == (4, 50)
+
+
+def test_outputs_that_are_counted_are_in_spikes(bundle: Path) -> None:
+    """The race of a network whose outputs spike is no potential; one step is still a mark."""
+    assert "potential, chip integers" in (bundle / "report.html").read_text(encoding="utf-8")
+    assert ">spikes</text>" in _race_plot(np.arange(20).reshape(5, 4), 1, _RACE_UNITS["count"])
+
+
+def test_one_step_is_drawn_and_fractions_stay_fractions() -> None:
+    drawn = lines("t", [1], [Line("a", [0.0])], ("step", "accuracy"), percent=True)
+    assert re.search(r'points="[\d.]+,[\d.]+ [\d.]+,[\d.]+"', drawn)
+    assert ">-" not in drawn
+    assert "101 %" not in lines("t", [1, 2], [Line("a", [0.6, 1.0])], ("step", "accuracy"), percent=True)
 
 
 def test_plots_of_constant_and_single_values() -> None:

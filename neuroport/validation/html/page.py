@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from neuroport.chip.files import read_trace
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.trace import Trace
+from neuroport.validation.divergence_text import origin_place, origin_rows
 from neuroport.validation.html import images, plots
 from neuroport.validation.html.plots import Bar, Line
 from neuroport.validation.html.template import filled, inline
@@ -21,6 +22,7 @@ from neuroport.validation.html.verdict import Report, statements
 
 _N_SAMPLES = 3
 _N_RACERS = 4
+_RACE_UNITS = {"membrane": "potential, chip integers", "count": "spikes"}
 _DASHES = ("", "6 3", "2 2", "8 3 2 3")
 
 
@@ -60,6 +62,7 @@ def render(report: Report, network: IntNetwork, shown: Shown | None, mesh: str |
         "page.html.j2",
         report=report,
         statements=statements(report),
+        differences=_differences(report["backend"]),
         ladder=Markup(_ladder(report)),
         over_time=Markup(_over_time(report)),
         growth=Markup(_growth(report, depths)),
@@ -68,6 +71,12 @@ def render(report: Report, network: IntNetwork, shown: Shown | None, mesh: str |
         samples=list(_samples(report, network, shown)) if shown is not None else [],
         mesh=inline(mesh),
     )
+
+
+def _differences(backend: Report) -> list[dict[str, Any]]:
+    """The populations that compute differently by themselves, each with where and both sides around it."""
+    origins = (backend.get("divergence") or {}).get("origins", [])
+    return [{**origin, "place": origin_place(origin), "rows": origin_rows(origin)} for origin in origins]
 
 
 def _ladder(report: Report) -> str:
@@ -87,12 +96,14 @@ def _over_time(report: Report) -> str:
 
 def _growth(report: Report, depths: Sequence[tuple[str, int]]) -> str:
     found = report["insight"]["layers"]
-    pairs = [(depth, found[name]["relative_error"]) for name, depth in depths if name in found]
+    errors = {name: row["relative_error"] for name, row in found.items() if row["relative_error"] is not None}
+    pairs = [(depth, errors[name]) for name, depth in depths if name in errors]
     if len(pairs) < 2:
         return ""
     x, y = zip(*sorted(pairs), strict=True)
     curve = Line("||rate - activation|| / ||activation||", y)
-    return plots.lines("error of the rates by depth", x, [curve], ("depth (projections from the input)", ""))
+    labels = ("depth (projections from the input)", "relative error")
+    return plots.lines("error of the rates by depth", x, [curve], labels)
 
 
 def _blame(report: Report) -> str:
@@ -129,12 +140,12 @@ def _layers(report: Report) -> Iterator[dict[str, Any]]:
             title = f"weights into {name}, in v_th per spike; {weights['levels']} values on the chip"
             ends = (weights["low"], weights["high"])
             plot = plots.histograms(title, ("before", weights["before"]), ("after rounding", weights["after"]), ends)
-            pictures.append(("weights before (filled) and after rounding (line)", Markup(plot)))
+            pictures.append(("weights in v_th, before (filled) and after rounding (line)", Markup(plot)))
         if found is not None:
             ends = (0.0, 1.0)
             pair = (("activations", found["activations"]), ("rates", found["rates"]))
             plot = plots.histograms(f"activations and firing rates of {name}", *pair, ends)
-            pictures.append(("activations (filled) and rates (line)", Markup(plot)))
+            pictures.append(("activations (filled) and rates (line), spikes per step", Markup(plot)))
             plot = plots.scatter(f"firing rate over activation of {name}", found["points"])
             pictures.append(("rate over activation", Markup(plot)))
         yield {**row, "profile": found, "pictures": pictures}
@@ -163,7 +174,7 @@ def _samples(report: Report, network: IntNetwork, shown: Shown) -> Iterator[dict
             "answer": answer,
             "picture": images.picture(shown.images[s]),
             "rasters": rasters,
-            "race": Markup(_race_plot(race, int(shown.labels[s]))),
+            "race": Markup(_race_plot(race, int(shown.labels[s]), _RACE_UNITS[first.read])),
         }
 
 
@@ -176,7 +187,7 @@ def _race(trace: Trace, population: str, read: str, s: int) -> NDArray[np.int64]
     return found.reshape(len(found), -1)
 
 
-def _race_plot(race: NDArray[np.int64], label: int) -> str:
+def _race_plot(race: NDArray[np.int64], label: int, unit: str) -> str:
     order = np.argsort(race[-1])[::-1][:_N_RACERS].tolist()
     classes = order if label in order else [*order[:-1], label]
     steps = list(range(1, len(race) + 1))
@@ -184,4 +195,4 @@ def _race_plot(race: NDArray[np.int64], label: int) -> str:
         Line(f"class {c}{' (right)' if c == label else ''}", race[:, c].tolist(), _DASHES[k % len(_DASHES)])
         for k, c in enumerate(classes)
     ]
-    return plots.lines("outputs after each step", steps, curves, ("step", "chip units"))
+    return plots.lines("outputs after each step", steps, curves, ("step", unit))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 20, 34
 _MOST_TICKS = 6
+_LONGEST = 24  # characters of a name beside a bar
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,11 @@ class _Frame:
             self.parts.append(f'<text x="4" y="11">{escape(y_label)}</text>')
 
     def path(self, x: Sequence[float], y: Sequence[float], css: str, dashes: str = "") -> None:
-        """A curve through points."""
-        points = " ".join(f"{a},{b}" for a, b in (self.at(*pair) for pair in zip(x, y, strict=True)))
+        """A curve through points; a single one is a short line."""
+        places = [self.at(*pair) for pair in zip(x, y, strict=True)]
+        if len(places) == 1:
+            places.append((places[0][0] + 8, places[0][1]))
+        points = " ".join(f"{a},{b}" for a, b in places)
         dash = f' stroke-dasharray="{dashes}"' if dashes else ""
         self.parts.append(f'<polyline class="{css}" points="{points}"{dash}/>')
 
@@ -109,11 +113,12 @@ def _number(value: float) -> str:
 def lines(
     title: str, x: Sequence[float], curves: Sequence[Line], labels: tuple[str, str], *, percent: bool = False
 ) -> str:
-    """Curves over x, each named at its end by a legend above, dashes telling them apart."""
+    """Curves over x, each named by a legend below, dashes telling them apart; percent: fractions, shown as percent."""
     values = [v for curve in curves for v in curve.values]
     low, high = min(values), max(values)
-    room = 0.04 * (high - low or 1)
-    frame = _Frame(title, (560, 250), (min(x), max(x) if max(x) > min(x) else min(x) + 1), (low - room, high + room))
+    room = 0.04 * (high - low or (0.1 if percent else 1))
+    y = (max(low - room, 0.0), min(high + room, 1.0)) if percent else (low - room, high + room)
+    frame = _Frame(title, (560, 250), (min(x), max(x) if max(x) > min(x) else min(x) + 1), y)
     frame.axes(*labels, percent=percent)
     for k, curve in enumerate(curves):
         frame.path(x, curve.values, f"curve c{k % 6}", curve.dashes)
@@ -150,10 +155,11 @@ def legend(curves: Sequence[Line]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def bars(title: str, rows: Sequence[Bar], *, limits: tuple[float, float], label_width: int = 190) -> str:
+def bars(title: str, rows: Sequence[Bar], *, limits: tuple[float, float]) -> str:
     """Horizontal bars with their standard errors as whiskers, name at the left and numbers at the right."""
-    row, width = 24, 720
+    row, width = 24, 560
     height = row * len(rows) + 8
+    label_width = 16 + 7 * max(len(_short(bar.name, _LONGEST)) for bar in rows)
     inner = width - label_width - 150
     low, high = min(limits[0], 0.0) if limits[0] <= 0 else limits[0], limits[1]
 
@@ -169,7 +175,7 @@ def bars(title: str, rows: Sequence[Bar], *, limits: tuple[float, float], label_
         y, x = 4 + row * k, at(bar.value)
         left, right = at(bar.value - bar.error), at(bar.value + bar.error)
         parts.append(
-            f'<text x="{label_width - 8}" y="{y + 15}" text-anchor="end">{escape(_short(bar.name, 30))}</text>'
+            f'<text x="{label_width - 8}" y="{y + 15}" text-anchor="end">{escape(_short(bar.name, _LONGEST))}</text>'
             f'<rect class="bar {bar.kind}" x="{min(x, zero)}" y="{y + 3}" width="{max(abs(x - zero), 1):.1f}" '
             f'height="{row - 8}"/>'
             f'<path class="whisker" d="M{left} {y + 11}H{right}M{left} {y + 7}v8M{right} {y + 7}v8"/>'

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from neuroport.validation.divergence_text import origin_place, origin_rows
 from neuroport.validation.html.plots import Line, lines
 from neuroport.validation.html.template import filled, inline
 from neuroport.validation.html.verdict import Report, Say, comparison_says, mapping_says
@@ -134,8 +135,18 @@ def write_verified_page(folder: Path, report: Report) -> None:
         says,
         "report.json",
         report["versions"],
-        tables=[Table("Layers", columns, rows)],
+        tables=[*_difference_tables(report.get("backend") or {}), Table("Layers", columns, rows)],
     )
+
+
+def _difference_tables(backend: Report) -> list[Table]:
+    """Both sides around the first difference of each population that computes differently by itself."""
+    found = []
+    for origin in (backend.get("divergence") or {}).get("origins", []):
+        (title, steps), *rows = origin_rows(origin)
+        cells = [(name, *(f"{value:,}" for value in values)) for name, values in rows]
+        found.append(Table(f"Difference: {origin_place(origin)}", (title, *map(str, steps)), cells))
+    return found
 
 
 def write_tables_page(

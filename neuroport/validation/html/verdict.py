@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from scipy.stats import binomtest
+
 from neuroport.units import si
 from neuroport.validation.blame import REMEDIES
 
@@ -19,7 +21,6 @@ _STEPS = {  # what happens between a rung and the one before
     "integer_core": "rounding to the chip's integers",
 }
 _CAUSES = {"normalized": "clipping", "float_snn": "spiking", "integer_core": "rounding"}
-_CERTAIN = 2.0  # standard errors
 _NEGLIGIBLE, _MUCH = 0.005, 0.05  # accuracy
 
 
@@ -49,12 +50,12 @@ def _comparison(backend: Report) -> Iterator[Say]:
         yield _bounded(backend)
     elif backend.get("mismatches"):
         first = backend["first_mismatch"]
-        found = backend.get("divergence") or {}
+        found = (backend.get("divergence") or {}).get("verdict", "")
         where = f"first at population '{first['population']}', sample {first['sample']}, step {first['step']}"
         yield Say(
             "bad",
             f"{backend['mismatches']:,} values differ on {backend['name']}",
-            f"The backend and the reference core part {where}. {found.get('verdict', '')}".strip(),
+            f"The backend and the reference core part {where}. {_sentence(found) if found else ''}".strip(),
         )
     elif "compared_spikes" in backend:
         yield Say(
@@ -98,13 +99,13 @@ def _mapped(mapping: Report, *, is_alone: bool) -> Say:
 
 def _accuracy(report: Report) -> Iterator[Say]:
     first, core = report["rungs"][0], _core(report)
-    lost, error, n_samples = _loss(report)
+    lost, (low, high), n_samples = _loss(report)
     numbers = f"{100 * first['accuracy']:.2f} % before, {100 * core['accuracy']:.2f} % on the chip's integers"
-    text = f"{numbers} ({n_samples:,} test samples, standard error {100 * error:.2f} points)."
+    text = f"{numbers} ({n_samples:,} test samples: 95 % interval {100 * low:.1f} to {100 * high:.1f} %)."
     name, most = _largest_loss(report)
     if name and lost > 0:
         text += f" The largest step down, {100 * most:.2f} points, comes with {_STEPS[name]}."
-    sign = "ok" if lost <= max(_CERTAIN * error, _NEGLIGIBLE) else "warn" if lost < _MUCH else "bad"
+    sign = "ok" if not _is_lost(report) else "warn" if lost < _MUCH else "bad"
     headline = "No accuracy lost" if lost <= 0 else f"{100 * lost:.2f} points of accuracy lost"
     yield Say(sign, headline, text)
 
@@ -114,11 +115,18 @@ def _core(report: Report) -> Mapping[str, Any]:
     return found
 
 
-def _loss(report: Report) -> tuple[float, float, int]:
-    """Accuracy that the integer core lost against the first rung, its standard error, and the samples."""
+def _loss(report: Report) -> tuple[float, tuple[float, float], int]:
+    """Accuracy that the integer core lost against the first rung, its 95 % interval (Wilson's), and the samples."""
     core = _core(report)
-    error = (core["accuracy"] * (1 - core["accuracy"]) / core["samples"]) ** 0.5
-    return report["rungs"][0]["accuracy"] - core["accuracy"], error, core["samples"]
+    n = core["samples"]
+    ends = binomtest(round(core["accuracy"] * n), n).proportion_ci(0.95, method="wilson")
+    return report["rungs"][0]["accuracy"] - core["accuracy"], (float(ends.low), float(ends.high)), n
+
+
+def _is_lost(report: Report) -> bool:
+    """Whether it lost more than is worth a word, and the first rung's accuracy is beyond its interval."""
+    lost, (_, high), _ = _loss(report)
+    return lost > _NEGLIGIBLE and report["rungs"][0]["accuracy"] > high
 
 
 def _largest_loss(report: Report) -> tuple[str, float]:
@@ -132,7 +140,7 @@ def _cost(report: Report) -> Iterator[Say]:
     mapping, network = report.get("mapping"), report["network"]
     size = f"{network['neurons']:,} neurons, {network['synapses']:,} synapses, {report['steps']} steps per sample"
     if not mapping or mapping.get("cores") is None:
-        yield Say("ok", size, mapping["note"] if mapping else "")
+        yield Say("ok", size, _sentence(mapping["note"].replace("`", "'")) if mapping else "")
     else:
         yield from mapping_says(mapping, f"{size}. ")
 
@@ -167,13 +175,15 @@ def _change(report: Report) -> Say:
     blame, name = report["insight"].get("blame"), _largest_loss(report)[0]
     if blame is not None and any(row["is_certain"] for row in blame["layers"]):
         return Say("warn", "What to change", _sentence(blame["verdict"]))
-    lost, error, n_samples = _loss(report)
-    is_lost = lost > max(_CERTAIN * error, _NEGLIGIBLE)
+    lost, _, n_samples = _loss(report)
+    is_lost = _is_lost(report)
     if is_lost and name in _CAUSES:
         lead = f"No single layer, as far as {blame['samples']:,} samples tell. " if blame is not None else ""
         return Say("warn", "What to change", f"{lead}Most is lost with {_STEPS[name]}: try {REMEDIES[_CAUSES[name]]}.")
     if is_lost:
         return Say("warn", "What to change", "See the ladder below for the rung that lost it.")
+    if report["warnings"]:
+        return Say("warn", "What to change", "First what to mind, see above.")
     if lost > _NEGLIGIBLE:
         text = f"First measure on more test samples (--eval): {n_samples:,} cannot tell this loss from chance."
         return Say("ok", "What to change", text)

@@ -1,0 +1,80 @@
+"""One wrong weight among hundreds that one neuron leaves possible; what no rule comes near; a core that is wrong."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from neuroport.chip.inputs import IntInputs
+from neuroport.chip.network import IntProjection
+from neuroport.chip.oracle import run_oracle
+from neuroport.chip.synapses import IntConv2d
+from neuroport.chip.trace import Trace
+from neuroport.snn.operators import conv_geometry
+from neuroport.validation.diagnosis import diagnose
+from tests.chip.networks import dense, network_of, population, source, target
+from tests.validation import planted
+
+
+@pytest.fixture(scope="module")
+def case():
+    """A kernel of 16 x 5 x 5 weights, few steps, few spikes: each neuron says little of its weights."""
+    rng = np.random.default_rng(5)
+    geometry = conv_geometry((16, 10, 10), (2, 16, 5, 5), (1, 1), (2, 2), (1, 1), 1)
+    weights = 2 * rng.integers(-60, 70, (2, 16, 5, 5)).astype(np.int32)
+    populations = [
+        source((16, 10, 10)),
+        population("conv", (2, 10, 10), role="hidden", threshold_mantissa=701),
+        population("out", (2,)),
+    ]
+    last = dense(2 * rng.integers(-60, 64, (2, 200)).astype(np.int32), "conv", "out")
+    projections = [IntProjection("input", "conv", IntConv2d(weights, geometry)), last]
+    network = network_of(target("loihi-sim").arithmetic, populations, projections)
+    inputs = IntInputs(1, 40, (rng.random((1, 40, 16, 10, 10)) < 0.1).astype(np.uint8), {})
+    core = run_oracle(network, inputs)
+    assert 0.02 < core.spikes["conv"].mean() < 0.9
+    return network, inputs, core
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_weight_of_many(case, seed):
+    network, inputs, core = case
+    rng = np.random.default_rng(seed)
+    m = network.projections[0].synapse.mantissa
+    at = tuple(int(rng.integers(n)) for n in m.shape)
+    old, new = int(m[at]), int(m[at]) ^ 32
+
+    def change(synapse):
+        changed = m.copy()
+        changed[at] = new
+        return IntConv2d(changed, synapse.geometry)
+
+    trace = planted.run_with(network, inputs, "conv", planted.with_weights(network, "conv", change))
+    found = diagnose(network, inputs, core, trace)
+    (origin,) = found.origins
+    expected = f"has one weight wrong: weight {list(at)} from 'input' is {old}, {new} explains it"
+    assert expected in [e.text for e in origin.exact], origin.sentence
+    assert origin.is_complete
+
+
+def test_a_rule_that_explains_little_is_not_named(case):
+    """Two output channels swapped: no rule says that, and those that mend a few spikes would mislead."""
+    network, inputs, core = case
+    altered = planted.with_weights(network, "conv", lambda s: IntConv2d(s.mantissa[::-1].copy(), s.geometry))
+    found = diagnose(network, inputs, core, planted.run_with(network, inputs, "conv", altered))
+    (origin,) = found.origins
+    assert origin.explanations == ()
+    assert origin.sentence == "no known rule explains it"
+
+
+def test_a_core_that_is_wrong(case):
+    """One spike of the core is not what the chip's rule gives; the backend's is, and is not blamed."""
+    network, inputs, right = case
+    spikes = {**right.spikes, "conv": right.spikes["conv"].copy()}
+    spikes["conv"][0, 7, 1, 2, 3] ^= 1
+    found = diagnose(network, inputs, Trace(spikes, right.potentials), right)
+    assert found.core_wrong == ("conv",) and not found.origins
+    assert "population 'conv' differs, and it is the core's side that breaks the chip's rule" in found.verdict
+    assert json.loads(json.dumps(found.as_json()))["core_wrong"] == ["conv"]
