@@ -16,6 +16,8 @@ from neuroport.datasheets import data_dir
 from neuroport.engine import cluster
 from neuroport.engine.shards import wilson
 from neuroport.verbs.deployment import deploy
+from neuroport.verbs.evaluate import EvaluateOptions
+from neuroport.verbs.evaluate import evaluate as run_evaluate
 from neuroport.verbs.options import DeployOptions
 
 DIGITS = data_dir("digits") / "digits.npz"
@@ -53,6 +55,13 @@ def test_deploy_has_its_samples_evaluated_by_the_same_engines(bundle: Path, tmp_
     for key in ("rungs", "layers", "accuracy_over_time", "outputs"):
         assert json.loads(json.dumps(made[key])) == here[key]
     assert made["command"].endswith("--eval 0 --scheduler local")
+
+
+def test_paths_as_text(bundle: Path, tmp_path: Path) -> None:
+    data, out = str(DIGITS), str(tmp_path / "made")
+    found = run_evaluate(EvaluateOptions(model=str(bundle), data=data, samples=5, out=out))  # type: ignore[arg-type]
+    assert found.evaluation.n == 5
+    assert (tmp_path / "made" / "evaluation.json").is_file()
 
 
 def test_deploy_with_nobody_at_an_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

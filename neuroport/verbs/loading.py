@@ -43,6 +43,12 @@ class Source:
     seed: int = 0
     image_size: int | None = None
 
+    def __post_init__(self) -> None:
+        """Paths may be given as text."""
+        for name in ("weights", "data", "out", "shared"):
+            if isinstance(value := getattr(self, name, None), str):
+                object.__setattr__(self, name, Path(value))
+
 
 def load_source(source: Source, n_steps: int) -> tuple[LoadedAnn, Dataset]:
     """The network and the data set of a source.
