@@ -360,7 +360,8 @@ def test_an_error_in_one_thread_ends_a_long_sample_in_another(monkeypatch):
 
 
 INTERRUPTED = """
-import threading, time
+import signal, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 import numpy as np
 from neuroport.chip.core import run as core
 from neuroport.chip.core import run_core
