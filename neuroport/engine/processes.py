@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
+from types import FrameType
+from typing import Any
 
 import dask
 import psutil
@@ -33,7 +39,9 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
     n = n_workers or default_processes()
     limit = psutil.virtual_memory().available // n
     before = _children()
-    with dask.config.set(SETTINGS), quiet():
+    made = tempfile.TemporaryDirectory(prefix="neuroport-", ignore_cleanup_errors=True)  # with what killed ones leave
+    with made as folder, dask.config.set(SETTINGS), quiet():
+        interrupts, cluster, client = _Interrupts(), None, None
         try:
             cluster = LocalCluster(
                 n_workers=n,
@@ -45,20 +53,58 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
                 death_timeout=_START_S,
                 preload=["neuroport.engine.worker_setup"],
                 silence_logs=logging.CRITICAL + 1,
+                local_directory=folder,
+                env={"TMPDIR": folder},
             )
-        except (OSError, RuntimeError, TimeoutError) as error:
-            _end(_children() - before)
-            raise EngineError(f"{n} worker processes cannot be started: {error}; give fewer by --workers") from error
-        client = None
-        try:
+            interrupts.release()
             client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
             yield ClusterEngine(client, f"{n} processes of this machine")
+        except (OSError, RuntimeError, TimeoutError) as error:
+            if client is not None:
+                raise
+            interrupts.release()  # Ctrl-C may be why
+            raise EngineError(f"{n} worker processes cannot be started: {error}; give fewer by --workers") from error
         finally:
+            interrupts.restore()
+            interrupts = _Interrupts()  # a second Ctrl-C would leave processes behind
             with suppress(Exception):  # nothing of it may outlive this block, whatever it says
                 if client is not None:
                     client.close(timeout=_END_S)
-                cluster.close(timeout=_END_S)
+                if cluster is not None:
+                    cluster.close(timeout=_END_S)
             _end(_children() - before)
+            interrupts.release()
+
+
+class _Interrupts:
+    """Ctrl-C held back until it is released: Dask, cut while it starts or ends processes, says so at length.
+
+    Signals are blocked as well, which threads and processes started meanwhile inherit: a terminal's Ctrl-C goes to all.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        self._before: Any = None
+        resource_tracker.ensure_running()  # which, where it is not, unblocks signals for good when it starts
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._hold)
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        self._came = True
+
+    def restore(self) -> None:
+        """Let later ones through."""
+        if self._before is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            signal.signal(signal.SIGINT, self._before)
+            self._before = None
+
+    def release(self) -> None:
+        """Let them through, and raise what came."""
+        self.restore()
+        if self._came:
+            raise KeyboardInterrupt
 
 
 def _children() -> set[psutil.Process]:
