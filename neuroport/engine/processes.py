@@ -67,12 +67,15 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
         finally:
             interrupts.restore()
             interrupts = _Interrupts()  # a second Ctrl-C would leave processes behind
+            workers = _children() - before
+            theirs = {child for worker in workers for child in _family(worker)}
             with suppress(Exception):  # nothing of it may outlive this block, whatever it says
                 if client is not None:
                     client.close(timeout=_END_S)
                 if cluster is not None:
                     cluster.close(timeout=_END_S)
             _end(_children() - before)
+            _end(theirs)  # simulators notice within a second that they are alone, and take their memory along
             interrupts.release()
 
 
@@ -115,6 +118,12 @@ def _children() -> set[psutil.Process]:
             if "spawn_main" in " ".join(process.cmdline()):
                 found.add(process)
     return found
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return list(process.children(recursive=True))
+    return []
 
 
 def _end(processes: set[psutil.Process]) -> None:
