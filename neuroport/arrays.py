@@ -83,10 +83,20 @@ class Hdf5Rows:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Rows; HDF5 reads each once and in rising order only."""
+        """Rows; HDF5 reads each once and in rising order only.
+
+        Raises:
+            DataError: they cannot be read.
+        """
         wanted, place = np.unique(np.arange(len(self))[index], return_inverse=True)
-        with h5py.File(self.path, "r") as f:
-            found: NDArray[Any] = f[self.name][wanted] if len(wanted) else np.zeros((0, *self.shape[1:]), self.dtype)
+        try:
+            with h5py.File(self.path, "r") as f:
+                found: NDArray[Any] = (
+                    f[self.name][wanted] if len(wanted) else np.zeros((0, *self.shape[1:]), self.dtype)
+                )
+        except (OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"'{self.name}' of '{self.path}' cannot be read: {reason}; copy the file again") from error
         return found[place]
 
     @property
