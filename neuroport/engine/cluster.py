@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import dask
 from distributed import Client, Future, KilledWorker
+from distributed.comm.registry import get_backend
 
 from neuroport.engine.parcel import NotSeenError, Parcel, probe, run_task
 from neuroport.engine.shards import Outcome
@@ -269,9 +270,10 @@ def connected(address: str, *, shared: Path | None = None) -> Iterator[ClusterEn
     """
     with dask.config.set(SETTINGS), quiet():
         try:
+            get_backend(address.partition("://")[0])  # a client that never was one takes half a minute to end
             # a scheduler that hangs takes the connection, and never says a word
             client = within(2 * CONNECT_S, lambda: Client(address, timeout=CONNECT_S, set_as_default=False))
-        except (OSError, TimeoutError, ValueError) as error:
+        except (ImportError, OSError, ValueError) as error:
             raise EngineError(
                 f"no scheduler answers at '{address}' ({reason_of(error)}); start one with `dask scheduler`, or use "
                 f"--scheduler local"

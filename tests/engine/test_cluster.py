@@ -284,6 +284,12 @@ def test_wrong_schedulers():
         pass
 
 
+def test_an_address_that_dask_does_not_speak(monkeypatch):
+    monkeypatch.setattr(cluster, "Client", None)  # none is made
+    with pytest.raises(EngineError, match="unknown address scheme 'http'"), open_engine("http://localhost:8786"):
+        pass
+
+
 def test_no_scheduler_at_an_address(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_S", 2.0)
     with (
