@@ -83,20 +83,31 @@ class Hdf5Rows:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
-        """Rows; HDF5 reads each once and in rising order only."""
-        if isinstance(index, slice) and index.step in (None, 1):
+        """Rows; HDF5 reads each once and in rising order only.
+
+        Raises:
+            DataError: they cannot be read.
+        """
+        try:
             with h5py.File(self.path, "r") as f:
-                whole: NDArray[Any] = f[self.name][index]
-            return whole
-        wanted, place = np.unique(np.arange(len(self))[index], return_inverse=True)
-        with h5py.File(self.path, "r") as f:
-            found: NDArray[Any] = f[self.name][wanted] if len(wanted) else np.zeros((0, *self.shape[1:]), self.dtype)
-        return found[place]
+                return _rows_of(f[self.name], index)
+        except (OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise DataError(f"'{self.name}' of '{self.path}' cannot be read: {reason}; copy the file again") from error
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """The file."""
         return (self.path,)
+
+
+def _rows_of(array: h5py.Dataset, index: Any) -> NDArray[Any]:
+    if isinstance(index, slice) and index.step in (None, 1):
+        whole: NDArray[Any] = array[index]
+        return whole
+    wanted, place = np.unique(np.arange(len(array))[index], return_inverse=True)
+    found: NDArray[Any] = array[wanted] if len(wanted) else np.zeros((0, *array.shape[1:]), array.dtype)
+    return found[place]
 
 
 @dataclass(frozen=True, eq=False)

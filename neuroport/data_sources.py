@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from neuroport.errors import DataError
 _HDF5 = (".h5", ".hdf5")
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _RESIZED = 256 / 224  # torchvision's evaluation transform: the shorter side, before the centre is cut out
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr", "HSV", "LAB")
 _PARTS = {"train": ("train",), "test": ("test", "val")}
 
 
@@ -121,7 +123,13 @@ class ImageRows:
         return (self.folder,)
 
     def _image(self, name: str) -> NDArray[np.uint8]:
-        image = _opened(self.folder / name).convert(self.mode)
+        image = _opened(self.folder / name)
+        if image.mode not in _EIGHT_BITS:  # convert() would cut their numbers off at 255
+            raise DataError(
+                f"'{self.folder / name}' has more than 8 bits per channel (Pillow's mode {image.mode}); convert the "
+                f"images to 8 bits, or give their numbers as .npz or HDF5"
+            )
+        image = image.convert(self.mode)
         height, width = self.side
         if self.is_resized:
             factor = height * _RESIZED / min(image.size)
@@ -175,7 +183,7 @@ def _images(folder: Path, classes: list[str], image_size: int | None) -> tuple[I
     if not found:
         raise DataError(f"folder '{folder}' has no images; {', '.join(_SUFFIXES)} are read")
     first = _opened(folder / found[0][0])
-    mode = "L" if first.mode in ("1", "L", "I;16") else "RGB"
+    mode = "L" if first.mode in ("1", "L") else "RGB"
     side = (first.size[1], first.size[0]) if image_size is None else (image_size, image_size)
     rows = ImageRows(folder.resolve(), np.array([name for name, _ in found]), mode, side, image_size is not None)
     return rows, np.array([k for _, k in found])
@@ -207,8 +215,20 @@ def _from_callable(name: str, folder: Path) -> dict[str, Rows]:
         raise DataError(f"--data {name}: {error}; give package.module:callable, importable from here") from error
     arrays: dict[str, Rows] = {}
     for part in ("train", "test"):
-        arrays[f"x_{part}"], arrays[f"y_{part}"] = _spooled(function(part), folder, part, name)
+        arrays[f"x_{part}"], arrays[f"y_{part}"] = _spooled(_batches(function, part, name), folder, part, name)
     return arrays
+
+
+def _batches(function: Callable[[str], Any], part: str, name: str) -> Iterator[Any]:
+    """What a user's function returns, one by one; what it raises is the user's to see, with the line it came from."""
+    try:
+        yield from function(part)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise DataError(
+            f"--data {name}: called with '{part}' it failed with {type(error).__name__}: {error} ({last.filename}, "
+            f"line {last.lineno}); it must take 'train' and 'test' and return an iterable of (images, labels)"
+        ) from error
 
 
 def _spooled(batches: Any, folder: Path, part: str, name: str) -> tuple[MappedRows, NDArray[np.generic]]:

@@ -86,6 +86,18 @@ def test_hdf5(arrays, tmp_path):
     assert_same(dataset, arrays, tmp_path)
 
 
+def test_hdf5_that_is_damaged_inside(arrays, tmp_path):
+    with h5py.File(tmp_path / "d.h5", "w") as f:
+        for name, array in arrays.items():
+            f.create_dataset(name, data=array, chunks=array.shape, fletcher32=True)
+        place = f["x_test"].id.get_chunk_info(0).byte_offset
+    with (tmp_path / "d.h5").open("r+b") as f:
+        f.seek(place)
+        f.write(b"damaged")
+    with pytest.raises(DataError, match=r"'x_test' of '.*d.h5' cannot be read: .*; copy the file again"):
+        load_dataset(tmp_path / "d.h5").test.images[0][np.arange(2)]
+
+
 def write_images(folder: Path, arrays, part: str, name: str) -> None:
     """As class folders; arrays are put into the order that the files have."""
     order = np.argsort(arrays[f"y_{part}"], kind="stable")
@@ -121,6 +133,14 @@ def test_grey_images_have_no_colours(tmp_path):
     assert load_dataset(tmp_path).test.images[0][np.arange(1)].tolist() == np.full((1, 4, 4), 7).tolist()
 
 
+def test_images_of_16_bits_are_not_cut_off_at_255(tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / part / "a" / "0.png")
+    with pytest.raises(DataError, match=r"0.png' has more than 8 bits per channel \(Pillow's mode I;16\)"):
+        load_dataset(tmp_path).test.images[0][np.arange(1)]
+
+
 @pytest.fixture
 def functions(arrays, tmp_path, monkeypatch):
     """A module of a user's, whose functions return batches."""
@@ -139,6 +159,13 @@ def functions(arrays, tmp_path, monkeypatch):
         "    return []\n"
         "def lone(part):\n"
         "    return [5]\n"
+        "def down(part):\n"
+        "    yield kept['x_test'][:2], kept['y_test'][:2]\n"
+        "    raise RuntimeError('no such row')\n"
+        "def without():\n"
+        "    return []\n"
+        "def none(part):\n"
+        "    return None\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -162,6 +189,9 @@ def test_a_function(arrays, tmp_path):
         ("uneven", r"batch 1 of 'train' has images uint8 \[2, 3, 5, 3\] and labels \[2\]"),
         ("empty", "'train' has no batch"),
         ("lone", "batch 0 of 'train' is no pair"),
+        ("down", r"called with 'train' it failed with RuntimeError: no such row \(.*my_batches.py, line 16\)"),
+        ("without", "failed with TypeError: .* must take 'train' and 'test' and return an iterable"),
+        ("none", "failed with TypeError: 'NoneType' object is not iterable"),
         ("nothing", "give package.module:callable, importable from here"),
     ],
 )

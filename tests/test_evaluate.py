@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from scipy.stats import norm
 from typer.testing import CliRunner
 
+from neuroport.bundle import verify
 from neuroport.cli import app
 from neuroport.datasheets import data_dir
 from neuroport.engine import cluster
@@ -90,7 +92,7 @@ def test_failed_samples_are_told_and_give_their_exit_code(bundle: Path, tmp_path
     np.savez(tmp_path / "bad.npz", **arrays)
     result = evaluate(bundle, "--data", tmp_path / "bad.npz", "--scale", 1)
     assert result.exit_code == 4
-    assert "samples failed, numbers" in result.stdout
+    assert re.search(r"\d+ samples failed, numbers (\d+, ){5}\.\.\.: ", result.stdout)
     assert "hold NaN or infinite values" in result.stdout
     assert "samples could not be evaluated" in result.output
 
@@ -108,6 +110,20 @@ def test_wrong_options(bundle: Path, arguments: list[object], message: str) -> N
     result = evaluate(bundle, "--data", DIGITS, *arguments)
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out, message in (
+        (tmp_path / "file", "cannot be written: File exists"),
+        (tmp_path / "file" / "below", "cannot be written: Not a directory"),
+        (Path("/proc/nothing"), "cannot be written"),
+        (bundle, "is a bundle, which one more file would damage"),
+    ):
+        result = evaluate(bundle, "--data", tmp_path / "nosuch.npz", "--out", out)
+        assert result.exit_code == 2
+        assert message in " ".join(result.output.split())
+    verify(bundle)
 
 
 def test_the_interval_is_the_score_tests() -> None:

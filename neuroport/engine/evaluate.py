@@ -24,10 +24,14 @@ NO_CLASS = -1
 
 @dataclass(frozen=True)
 class FailedShard:
-    """A shard that gave no result, with the numbers of its samples in the data set, or their places if unknown."""
+    """A shard that gave no result, with the numbers of its samples in the data set, or their places if unknown.
+
+    is_misfit: the network cannot hold these samples, whoever tries.
+    """
 
     numbers: tuple[int, ...]
     reason: str
+    is_misfit: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +163,7 @@ def _added(found: list[Outcome], samples: SampleStore) -> Evaluation:
         if result is None:
             places = range(outcome.shard.start, outcome.shard.stop)
             named = places if numbers is None else numbers[outcome.shard].tolist()
-            failed.append(FailedShard(tuple(named), outcome.reason))
+            failed.append(FailedShard(tuple(named), outcome.reason, outcome.is_misfit))
             continue
         classes[outcome.shard] = result.classes
         n, n_right = n + len(result.classes), n_right + result.n_right

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from neuroport.engine.shards import ShardResult
 from neuroport.engine.work import Stored
+from neuroport.errors import EngineError
 from neuroport.version import __version__
 
 
@@ -44,11 +46,21 @@ class Parcel(WorkerPlugin):  # type: ignore[misc]
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
 
+    def teardown(self, worker: Worker) -> None:
+        """Take them away again: a search sends many."""
+        shutil.rmtree(Path(worker.local_directory) / self.name, ignore_errors=True)
+
+
+class NotSeenError(EngineError):
+    """A worker does not see the files of a task that came without samples."""
+
 
 def run_task(work: Stored, shard: slice, raw: Any) -> ShardResult:
     """A shard's result. raw: its samples, where they come with the task."""
     torch.set_num_threads(1)  # threads of the worker share the processors already
     if raw is None:
+        if unseen := [path for path in work.paths if not path.exists()]:
+            raise NotSeenError(f"this worker does not see '{unseen[0]}'")
         return work.run(shard)
     folder = Path(get_worker().local_directory) / work.folder.name
     return work.moved(folder).run_raw(shard, raw)

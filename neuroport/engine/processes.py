@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -37,21 +38,27 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
     n = n_workers or default_processes()
     limit = psutil.virtual_memory().available // n
     before = _children()
-    with dask.config.set(SETTINGS), quiet():
-        cluster = _started(n, limit, before)
-        client = None
+    made = tempfile.TemporaryDirectory(prefix="neuroport-", ignore_cleanup_errors=True)  # with what killed ones leave
+    with made as folder, dask.config.set(SETTINGS), quiet():
+        cluster, client = _started(n, limit, folder, before), None
         try:
-            client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
+            with _told(n):
+                client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
             yield ClusterEngine(client, f"{n} processes of this machine")
         finally:
-            with suppress(Exception):  # nothing of it may outlive this block, whatever it says
-                if client is not None:
-                    client.close(timeout=_END_S)
-                cluster.close(timeout=_END_S)
-            _end(_children() - before)
+            with _held_back():  # a second Ctrl-C would leave processes behind
+                _close(client, cluster, before)
 
 
-def _started(n: int, limit: int, before: set[psutil.Process]) -> LocalCluster:
+@contextmanager
+def _told(n: int) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, TimeoutError) as error:
+        raise EngineError(f"{n} worker processes cannot be started: {error}; give fewer by --workers") from error
+
+
+def _started(n: int, limit: int, folder: str, before: set[psutil.Process]) -> LocalCluster:
     """The cluster, made by a thread that hears no SIGINT, and so neither do the processes that it starts.
 
     Ctrl-C reaches every process of a terminal; theirs would each print where they were.
@@ -70,6 +77,8 @@ def _started(n: int, limit: int, before: set[psutil.Process]) -> LocalCluster:
                 death_timeout=_START_S,
                 preload=["neuroport.engine.worker_setup"],
                 silence_logs=logging.CRITICAL + 1,
+                local_directory=folder,
+                env={"TMPDIR": folder},
             )
         except BaseException as error:  # noqa: BLE001 - the thread that waits raises it
             made.set_exception(error)
@@ -81,16 +90,42 @@ def _started(n: int, limit: int, before: set[psutil.Process]) -> LocalCluster:
     threading.Thread(target=start, daemon=True).start()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
-        return made.result(_START_S)
-    except BaseException as error:
-        try:
+        with _told(n):
+            return made.result(_START_S)
+    except BaseException:
+        with _held_back():
             with suppress(Exception):  # one that is half made cannot be closed
-                made.result(_END_S).close(timeout=_END_S)
-        finally:
+                _close(None, made.result(_END_S), before)
             _end(_children() - before)
-        if isinstance(error, OSError | RuntimeError | TimeoutError):
-            raise EngineError(f"{n} worker processes cannot be started: {error}; give fewer by --workers") from error
         raise
+
+
+def _close(client: Client | None, cluster: LocalCluster, before: set[psutil.Process]) -> None:
+    """End everything that was started, whatever it says."""
+    workers = _children() - before
+    theirs = {child for worker in workers for child in _family(worker)}
+    with suppress(Exception):
+        if client is not None:
+            client.close(timeout=_END_S)
+        cluster.close(timeout=_END_S)
+    _end(_children() - before)
+    _end(theirs)  # simulators notice within a second that they are alone, and take their memory along
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Ctrl-C is heard at the end of the block."""
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of it
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _children() -> set[psutil.Process]:
@@ -101,6 +136,12 @@ def _children() -> set[psutil.Process]:
             if "spawn_main" in " ".join(process.cmdline()):
                 found.add(process)
     return found
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return list(process.children(recursive=True))
+    return []
 
 
 def _end(processes: set[psutil.Process]) -> None:

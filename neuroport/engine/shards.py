@@ -37,11 +37,12 @@ class ShardResult:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A shard that has ended: its result, or why there is none."""
+    """A shard that has ended: its result, or why there is none. is_misfit: the network cannot hold its samples."""
 
     shard: slice
     result: ShardResult | None
     reason: str = ""
+    is_misfit: bool = False
 
 
 class Engine(Protocol):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from neuroport.verbs.loading import Source, load_data, load_source
 from neuroport.verbs.new_samples import bundle_shapes, opened, samples_of, scaled_alike
 
 SCHEMA = "neuroport-evaluate/1"
+_SHOWN = 5  # numbers of samples that failed; evaluation.json has all
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class EvaluateRun:
         text = f"{100 * e.accuracy:.2f} % of {e.n:,} samples right on {where} (95 % interval {low:.2f} to {high:.2f} %)"
         for shard in e.failed:
             n = len(shard.numbers)
-            text += f"\n{n} samples failed, numbers {shard.numbers[0]} ... {shard.numbers[-1]}: {shard.reason}"
+            shown = ", ".join(map(str, shard.numbers[:_SHOWN])) + (", ..." if n > _SHOWN else "")
+            text += f"\n{n} samples failed, numbers {shown}: {shard.reason}"
         return text
 
 
@@ -85,6 +88,8 @@ def evaluate(options: EvaluateOptions, progress: Progress | None = None) -> Eval
             raise UsageError(f"{flag} must be at least 1, got {value}")
     if options.backend is not None:
         get_backend(options.backend)  # a wrong name is told before anything is started
+    if options.out is not None:
+        _check_out(options.out)
     with open_engine(options.scheduler, workers=options.workers, shared=options.shared) as engine:
         is_bundle = isinstance(options.model, str | Path) and Path(options.model).is_dir()
         subject = _of_bundle(options, progress) if is_bundle else _of_model(options, progress)
@@ -171,7 +176,7 @@ def _report(subject: _Subject, options: EvaluateOptions, found: Evaluation) -> E
             "accuracy": found.accuracy,
             "confidence_interval_95": list(found.interval),
             "accuracy_over_time": list(found.over_time),
-            "failed": [asdict(shard) for shard in found.failed],
+            "failed": [{"numbers": list(shard.numbers), "reason": shard.reason} for shard in found.failed],
             "scheduler": options.scheduler,
             "shards_by_worker": dict(found.workers),
             "sample_numbers": subject.samples.index.tolist(),
@@ -181,6 +186,19 @@ def _report(subject: _Subject, options: EvaluateOptions, found: Evaluation) -> E
     )
 
 
+def _check_out(out: Path) -> None:
+    """Refuse a place that the result cannot be written to, before hours of work."""
+    if (out / "manifest.json").exists():
+        raise UsageError(f"--out '{out}' is a bundle, which one more file would damage; choose another folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"--out '{out}' cannot be written: {error.strerror or error}; give a folder, new or there, that can be"
+        ) from error
+
+
 def _write(out: Path, result: EvaluateRun) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     write_report(out / "evaluation.json", result.report)

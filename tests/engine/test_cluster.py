@@ -20,8 +20,11 @@ import pytest
 from neuroport.chip.files import read_network
 from neuroport.data import Samples, load_npz
 from neuroport.datasheets import data_dir
-from neuroport.engine import Evaluation, evaluate_samples, open_engine, shards
+from neuroport.engine import Evaluation, cluster, evaluate_samples, open_engine, shards
+from neuroport.engine.cluster import ClusterEngine
+from neuroport.engine.parcel import probe
 from neuroport.engine.samples import DataSamples, HeldSamples
+from neuroport.engine.shards import ShardResult
 from neuroport.engine.threads import ThreadEngine
 from neuroport.errors import EngineError, UsageError
 from neuroport.normalize.files import read_normalized
@@ -29,6 +32,7 @@ from neuroport.validation.core_batch import run_core_batch
 from neuroport.validation.outputs import Reading, TestSet
 from neuroport.verbs.deployment import deploy
 from neuroport.verbs.options import DeployOptions
+from tests.benchmarks.scaling import Asleep
 from tests.processes import is_alive, wait_until
 
 DIGITS = data_dir("digits") / "digits.npz"
@@ -122,8 +126,53 @@ def test_a_killed_worker_changes_nothing(networks, samples, two):
     assert same(found, here(networks, samples))
 
 
+def dies_once(paths):
+    """A worker that is killed while it is asked what it sees."""
+    kill_once(Path(paths[0]))
+    return probe(paths)
+
+
+def kill_once(flag: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        flag.touch(exist_ok=False)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_killed_while_it_is_asked_changes_nothing(two, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "probe", dies_once)
+    found = list(two.outcomes(Asleep(0.01, paths=(tmp_path / "flag",)), [slice(k, k + 1) for k in range(9)]))
+    assert (tmp_path / "flag").exists()
+    assert [outcome.reason for outcome in found] == [""] * 9
+
+
+class Fatal(str):
+    """A part of a result whose worker is killed when it is fetched."""
+
+    def __reduce__(self):
+        kill_once(Path(self))
+        return str, ("fetched",)
+
+
+class Fetched(Asleep):
+    def run(self, shard):
+        time.sleep(self.seconds)
+        return ShardResult(np.zeros(1, np.int64), 0, np.zeros(1, np.int64), Fatal(self.parcel[0]))
+
+
+def test_a_worker_killed_with_its_results_changes_nothing(two, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)  # to do it again takes longer
+    (found,) = two.outcomes(Fetched(1.0, parcel=(tmp_path / "flag",)), [slice(0, 1)])
+    assert (tmp_path / "flag").exists()
+    assert found.reason == ""
+    assert found.result.worker == "fetched"
+
+
 def two_workers() -> list[psutil.Process]:
-    children = psutil.Process().children(recursive=True)
+    return spawned(os.getpid())
+
+
+def spawned(pid: int) -> list[psutil.Process]:
+    children = psutil.Process(pid).children(recursive=True)
     return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
 
 
@@ -166,7 +215,18 @@ def outside(tmp_path) -> Iterator[tuple[str, psutil.Process]]:
     started = []
     for program, *options in (
         ("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)),
-        ("worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", "--death-timeout", "60"),
+        (
+            "worker",
+            "--scheduler-file",
+            str(file),
+            "--nthreads",
+            "1",
+            "--no-dashboard",
+            "--death-timeout",
+            "60",
+            "--local-directory",
+            str(tmp_path / "workers"),
+        ),
     ):
         command = [*common[:2], common[2] + program, *options]
         with (tmp_path / f"{program}.log").open("wb") as log:
@@ -193,7 +253,31 @@ def test_workers_that_see_no_file_of_ours_are_sent_them(networks, samples, outsi
     assert same(found, here(networks, samples))
     with open_engine(outside[0]) as engine:  # they see a temporary folder
         assert same(evaluate_samples(network, normalized, samples, N_STEPS, scheduler=engine), found)
+    with open_engine(outside[0], shared=Path("ours")) as engine:
+        assert engine.shared == tmp_path / "ours"  # the same folder to each process
+    with open_engine(outside[0], shared=Path("/proc/self/cwd/ours")) as engine:
+        monkeypatch.setattr(ClusterEngine, "_see", lambda *_: True)  # a worker that comes later is not asked
+        assert same(evaluate_samples(network, normalized, samples, N_STEPS, scheduler=engine), found)
     assert list((tmp_path / "ours").iterdir()) == []
+    wait_until(lambda: not list((tmp_path / "workers").rglob("neuroport-*")))
+
+
+def test_a_scheduler_that_hangs_is_not_waited_for(outside, monkeypatch):
+    address, scheduler = outside
+    done = []
+    with (
+        pytest.raises(EngineError, match=r"has not answered for 1 s; is it overloaded\?"),
+        open_engine(address) as engine,
+    ):
+        for outcome in engine.outcomes(Asleep(0.1), [slice(k, k + 1) for k in range(50)]):
+            done.append(outcome)
+            if len(done) == 2:
+                scheduler.suspend()
+                monkeypatch.setattr(cluster, "_WORKERS_S", 1.0)
+                monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    assert 2 <= len(done) < 50
+    with pytest.raises(EngineError, match="no scheduler answers at"), open_engine(address):
+        pass
 
 
 def test_a_scheduler_that_is_gone_leaves_what_was_done(networks, samples, outside):
@@ -228,9 +312,13 @@ def test_wrong_schedulers():
         pass
 
 
-def test_no_scheduler_at_an_address(monkeypatch):
-    from neuroport.engine import cluster
+def test_an_address_that_dask_does_not_speak(monkeypatch):
+    monkeypatch.setattr(cluster, "Client", None)  # none is made
+    with pytest.raises(EngineError, match="unknown address scheme 'http'"), open_engine("http://localhost:8786"):
+        pass
 
+
+def test_no_scheduler_at_an_address(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_S", 2.0)
     with (
         pytest.raises(EngineError, match="no scheduler answers at"),
@@ -239,15 +327,8 @@ def test_no_scheduler_at_an_address(monkeypatch):
         pass
 
 
-def spawned(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        family = psutil.Process(process.pid).children(recursive=True)
-        return family if any("spawn_main" in " ".join(p.cmdline()) for p in family) else []
-    return []
-
-
-@pytest.mark.parametrize("when", ["starting", "working"])
-def test_an_interrupt_leaves_no_process(tmp_path, when):
+@pytest.mark.parametrize("is_started", [False, True])
+def test_an_interrupt_leaves_no_process(tmp_path, is_started):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     code = "import sys; from neuroport.cli import main; main()"
     arguments = ["evaluate", "--target", "cpu", "--steps", "20000", "--scheduler", "local", "--workers", "1"]
@@ -257,11 +338,11 @@ def test_an_interrupt_leaves_no_process(tmp_path, when):
             [sys.executable, "-c", code, *arguments], env=environment, stderr=f, stdout=f, start_new_session=True
         )
     try:
-        if when == "working":
+        wait_until(lambda: bool(spawned(process.pid)) or process.poll() is not None)
+        if is_started:
             wait_until(lambda: b"20000 steps each" in log.read_bytes() or process.poll() is not None)
-        wait_until(lambda: spawned(process) or process.poll() is not None)
-        family = spawned(process)
-        assert family, log.read_text()
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert any("spawn_main" in " ".join(p.cmdline()) for p in family)
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(45) == 130, log.read_text()
         wait_until(lambda: not any(is_alive(p.pid) for p in family))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -14,6 +15,7 @@ from neuroport.engine import cluster, open_engine
 from neuroport.engine.cluster import ClusterEngine
 from neuroport.errors import EngineError
 from tests.benchmarks.scaling import Asleep, Plan, by_simulated
+from tests.processes import is_alive, wait_until
 
 pytestmark = pytest.mark.timeout(60)
 SHARDS = [slice(k, k + 1) for k in range(40)]
@@ -85,13 +87,22 @@ class Deadly(Asleep):
         return super().run(shard)
 
 
+def simulator() -> int:
+    """A process of a worker's, in a group of its own as those of toolchains are."""
+    return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+
+
 def test_a_shard_that_kills_its_workers_does_not_stop_the_rest(monkeypatch):
     monkeypatch.setitem(cluster.SETTINGS, "distributed.scheduler.allowed-failures", 0)
     with open_engine("local", workers=1) as engine:
         found = list(engine.outcomes(Deadly(0.01), SHARDS[:6]))
+        wait_until(lambda: bool(engine._addresses()))
+        started = engine.client.run(simulator)
     assert len(found) == 6
     failed = {outcome.shard.start: outcome.reason for outcome in found if outcome.result is None}
     assert "workers died of it" in failed[2]
+    assert len(started) == 1
+    assert not any(is_alive(pid) for pid in started.values())
 
 
 def cannot(paths):

@@ -65,7 +65,7 @@ class Bench:
     """What all trials share.
 
     calibration: of the training part; samples: those trials are judged on. wants: objectives, and `cores` where
-    they they are constrained. engine: shares samples among processors or machines.
+    they are constrained. engine: shares samples among processors or machines.
     """
 
     ann: LoadedAnn
@@ -78,8 +78,8 @@ class Bench:
     engine: Engine
     predicted: dict[tuple[str, float], Share] = field(default_factory=dict)
 
-    def value(self, candidate: Candidate, on_rung: Callable[[Step], None]) -> Value:
-        """What a candidate is worth; on_rung is told after each rung, and ends the trial by raising.
+    def value(self, candidate: Candidate, on_rung: Callable[[Step], None], on_shard: Callable[[], None]) -> Value:
+        """What a candidate is worth; on_rung and on_shard are told after each of them, and end the trial by raising.
 
         Raises:
             ConversionError: it cannot be converted, or does not fit.
@@ -97,21 +97,38 @@ class Bench:
         began = time.monotonic()
         for part in _growing(len(self.samples)):
             seen = part_of(self.samples, part)
-            answers = self.on_core(made, seen, candidate.recipe.steps).classes
+            answers = self.on_core(made, seen, candidate.recipe.steps, on_shard).classes
             is_right = np.concatenate([is_right, answers == seen.labels])
             if part.stop < len(self.samples):
                 on_rung(Step(f"core-{part.stop}", share_of(is_right), costs))
         digest = network_hash(made.recalibrated.quantized.network)
         return Value(is_right, costs, digest, made_s, time.monotonic() - began, notes)
 
-    def on_core(self, made: Made, samples: TestSet, n_steps: int) -> Evaluation:
+    def on_core(
+        self, made: Made, samples: TestSet, n_steps: int, on_shard: Callable[[], None] = lambda: None
+    ) -> Evaluation:
         """The integer core on all samples; everything a search measures on it comes through here.
 
         Raises:
-            EngineError: samples that could not be evaluated, so that there is no accuracy to compare.
+            DoesNotFitError: samples that the network cannot hold. EngineError: samples that could not be evaluated for
+            another reason, so that there is no accuracy to compare.
         """
         network, normalized = made.recalibrated.quantized.network, made.recalibrated.normalized
-        found = evaluate_samples(network, normalized, samples, n_steps, scheduler=self.engine, seed=self.seed)
+        try:
+            found = evaluate_samples(
+                network,
+                normalized,
+                samples,
+                n_steps,
+                scheduler=self.engine,
+                seed=self.seed,
+                on_progress=lambda done, total: on_shard(),
+            )
+        except EngineError as error:
+            if isinstance(error.partial, Evaluation):
+                _check_held(error.partial)
+            raise
+        _check_held(found)
         if found.failed:
             raise EngineError(
                 f"{len(samples) - found.n} of {len(samples)} samples could not be evaluated, so there is no accuracy "
@@ -197,6 +214,13 @@ def part_of(samples: TestSet, part: slice) -> TestSet:
 def right(ann: LoadedAnn, samples: TestSet) -> NDArray[np.bool_]:
     """Which samples the trained network has right, [N]."""
     return np.asarray(ann.run_framework(samples.images).argmax(1) == samples.labels)
+
+
+def _check_held(found: Evaluation) -> None:
+    """Refuse a network that cannot hold some samples: no other worker could."""
+    misfit = next((shard for shard in found.failed if shard.is_misfit), None)
+    if misfit is not None:
+        raise DoesNotFitError(misfit.reason.removeprefix("DoesNotFitError: "))
 
 
 def _unheard(_: str) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from neuroport.ann.graph import AnnGraph
 from neuroport.ann.load import LoadedAnn
 from neuroport.bundle import check_place
 from neuroport.chip.target import Target, load_target
 from neuroport.data import Dataset
 from neuroport.engine import open_engine
 from neuroport.engine.shards import Engine
-from neuroport.errors import ConversionError, DataError, DoesNotFitError
+from neuroport.errors import ConversionError, DataError, DoesNotFitError, UsageError
 from neuroport.normalize.recipe import NoiseSearch, Recipe, load_recipe
 from neuroport.normalize.search import choose_percentile
 from neuroport.progress import Progress, Silent
@@ -92,9 +93,10 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
     with opened(storage, name, directions_of(options.objectives)) as study, shared_by as engine:
         bench = _bench(options, target, subject, engine)
         space = Space(target, base, subject.steps, "cores" in bench.wants)
-        baseline = _baseline(bench, base, subject, progress)
+        deadline = began + options.budget_s
+        baseline = _baseline(bench, base, subject, progress, deadline)
         n_held = len(subject.tests)
-        limits = (least, options.max_cores, n_held, began + options.budget_s)
+        limits = (least, options.max_cores, n_held, deadline)
         trials = Trials(bench, space, study, options.objectives, ann_right, *limits, progress)
         ended = trials.run(options.trials, space.starts(_noise_percentile(study, base, subject, options.seed)))
         measured = _measured(bench, trials.frontier(), subject.tests, progress)
@@ -126,12 +128,23 @@ def search(options: SearchOptions, progress: Progress | None = None) -> Search:
 
 
 def _measured(bench: Bench, found: Sequence[Found], tests: TestSet, progress: Progress) -> list[Measured]:
-    """The points made again, and shown the held-out samples."""
-    measured = []
+    """The points made again, and shown the held-out samples; a point that cannot hold one of them is left out.
+
+    Raises:
+        DoesNotFitError: none of them can.
+    """
+    measured, problem = [], None
     for k, point in enumerate(found, 1):
         progress.stage(f"frontier {k} of {len(found)}: {len(tests)} held-out samples")
-        run = bench.on_core(bench.made(point.candidate), tests, point.candidate.recipe.steps)
+        try:
+            run = bench.on_core(bench.made(point.candidate), tests, point.candidate.recipe.steps)
+        except DoesNotFitError as error:
+            problem = error
+            progress.stage(f"trial {point.trial + 1} is left out: {error}")
+            continue
         measured.append(Measured(point, Share(run.n_right, run.n)))
+    if problem is not None and not measured:
+        raise problem
     return measured
 
 
@@ -164,13 +177,25 @@ def _bench(options: SearchOptions, target: Target, subject: _Subject, engine: En
     return Bench(subject.ann, target, *sets, events, options.seed, wants, engine)
 
 
-def _baseline(bench: Bench, base: Recipe, subject: _Subject, progress: Progress) -> Baseline:
-    """The recipe to beat, deployed as `deploy` does, on the held-out samples."""
+def _baseline(bench: Bench, base: Recipe, subject: _Subject, progress: Progress, deadline: float) -> Baseline:
+    """The recipe to beat, deployed as `deploy` does, on the held-out samples.
+
+    Raises:
+        UsageError: that alone takes longer than the budget.
+    """
+
+    def on_shard() -> None:
+        if time.monotonic() > deadline:
+            raise UsageError(
+                f"--budget was over while the recipe to beat, {base.name}, was measured on {len(subject.tests)} "
+                f"held-out samples; give more time, or fewer samples (--eval)"
+            )
+
     progress.stage(f"the recipe to beat, {base.name}: {len(subject.tests)} held-out samples")
     n_steps = subject.steps[1] if bench.events else base.steps
     conversion = Conversion(bench.ann, bench.calibration, n_steps, bench.events, bench.seed, lambda _: None)
     made = conversion.made(bench.target, base)
-    run = bench.on_core(made, subject.tests, n_steps)
+    run = bench.on_core(made, subject.tests, n_steps, on_shard)
     return Baseline(base.name, n_steps, Share(run.n_right, run.n), np.array(run.over_time))
 
 
@@ -200,12 +225,11 @@ def _noise_percentile(study: Study, base: Recipe, subject: _Subject, seed: int) 
 
 def _identity(options: SearchOptions, target: Target, base: Recipe, subject: _Subject, least: float) -> dict[str, Any]:
     """All that trials depend on: where any of it differs they cannot be compared."""
-    samples = subject.samples
-    answers = subject.ann.run_framework(samples.images).argmax(1).astype(np.int64)
-    data = (samples.images, samples.labels, subject.calibration.images, answers)
+    sets = (subject.samples, subject.calibration)
+    data = [x for s in sets for x in (s.images, s.labels, s.spikes) if x is not None]
     return {
         "version": __version__,
-        "model": subject.ann.name,
+        "model": [subject.ann.name, _digest(subject.ann.graph)],
         "data": [sha256(x.tobytes()).hexdigest() for x in data],
         "target": target.model_dump(mode="json"),
         "recipe": base.model_dump(mode="json"),
@@ -215,3 +239,14 @@ def _identity(options: SearchOptions, target: Target, base: Recipe, subject: _Su
         "max_cores": options.max_cores,
         "seed": options.seed,
     }
+
+
+def _digest(graph: AnnGraph) -> str:
+    """Of every number of a network: its answers alone may be those of another one."""
+    found = sha256(repr(graph.outputs).encode())
+    for node in graph:
+        found.update(repr((node.name, type(node.op).__name__, node.inputs, node.shape)).encode())
+        for field_ in fields(node.op):
+            value = getattr(node.op, field_.name)
+            found.update(value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode())
+    return found.hexdigest()

@@ -112,13 +112,18 @@ class Trials:
             return f"as trial {twin.number}"
         began, done = time.monotonic(), [_done(t) for t in self.study.complete()]
 
-        def on_rung(step: Step) -> None:
-            if time.monotonic() + self._reserve_s() > self.deadline:
+        reserve_s = self._reserve_s()
+
+        def on_shard() -> None:
+            if time.monotonic() + reserve_s > self.deadline:
                 raise _OutOfTime
+
+        def on_rung(step: Step) -> None:
+            on_shard()
             self._judge(step, done)
 
         try:
-            value = self.bench.value(candidate, on_rung)
+            value = self.bench.value(candidate, on_rung, on_shard)
         except _Pruned as pruned:
             step = pruned.step
             violations = self._violations(step.share, step.costs)
