@@ -184,8 +184,8 @@ def test_wrong_flags(tmp_path):
         (["--budget", "30"], "--budget '30' is no time"),
         (["--budget", "0s"], "--budget '0s' is no time"),
         (["--min-accuracy", "0.98"], "in percent"),
-        (["--target", "cpu", "--objective", "accuracy,cores"], "nothing of cores"),
-        (["--target", "cpu", "--max-cores", "4"], "nothing of cores"),
+        (["--target", "cpu", "--objective", "accuracy,cores"], "does not say what a core holds"),
+        (["--target", "cpu", "--max-cores", "4"], "does not say what a core holds"),
         (["--storage", tmp_path], "cannot be opened"),
         (["--storage", "nosuchdatabase://u:secret@h/n"], "cannot be opened"),
     ):

@@ -72,11 +72,6 @@ class Floor:
         return np.asarray(sum(self.hops(sources, destinations)))
 
 
-def has_floor(geometry: Geometry) -> bool:
-    """Whether it is known what a core holds, and how many a chip has: otherwise there is nothing to place."""
-    return not unsaid(geometry)
-
-
 def unsaid(geometry: Geometry) -> str:
     """What a datasheet does not say and mapping needs, in words; empty where nothing is missing."""
     holds = geometry.machine is not None or geometry.compartments_per_core is not None

@@ -11,7 +11,7 @@ from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target
 from neuroport.errors import DoesNotFitError
 from neuroport.mapping.activity import measure
-from neuroport.mapping.floor import has_floor
+from neuroport.mapping.floor import unsaid
 from neuroport.mapping.mapped import Mapped, map_to_cores
 from neuroport.mapping.network import Partition
 from neuroport.mapping.picture import draw_mesh
@@ -63,7 +63,7 @@ def mapping_section(
     Raises:
         DoesNotFitError: the network does not fit onto the target's cores.
     """
-    if not has_floor(target.geometry):
+    if unsaid(target.geometry):
         note = f"no cores are known of {target.name}; `neuroport fit` says which chips the network fits onto"
         return Section({"schema": SCHEMA, "target": target.name, "cores": None, "note": note})
     try:

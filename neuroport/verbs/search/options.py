@@ -8,7 +8,7 @@ from pathlib import Path
 
 from neuroport.chip.target import Target
 from neuroport.errors import UsageError
-from neuroport.mapping.floor import has_floor
+from neuroport.mapping.floor import unsaid
 from neuroport.verbs.loading import Source
 
 OBJECTIVES = ("accuracy", "steps", "energy", "cores")
@@ -108,10 +108,11 @@ def check_target(options: SearchOptions, target: Target) -> None:
         UsageError: the flag, the target, what it lacks.
     """
     wants_cores = "cores" in options.objectives or options.max_cores is not None
+    missing = unsaid(target.geometry)
     for is_wanted, flag in ((wants_cores, "cores"), ("energy" in options.objectives, "energy")):
-        if is_wanted and not has_floor(target.geometry):
+        if is_wanted and missing:
             raise UsageError(
-                f"target '{target.name}': its datasheet says nothing of cores, so {flag} cannot be counted; leave "
+                f"target '{target.name}': its datasheet does not say {missing}, so {flag} cannot be counted; leave "
                 f"{flag} out of --objective (and --max-cores), or search for a chip with a geometry (loihi1)"
             )
     known = [key for key, value in target.energy if key.startswith("energy_per") and value is not None]
