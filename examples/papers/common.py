@@ -32,7 +32,7 @@ from neuroport.normalize.convert import convert
 from neuroport.normalize.recipe import Recipe
 from neuroport.progress import Progress
 from neuroport.snn.over_time import accuracy_over_time, first_step_within
-from neuroport.terminal import TerminalProgress
+from neuroport.terminal.progress import TerminalProgress
 from neuroport.validation.outputs import TestSet
 from neuroport.validation.report import versions, write_report
 from neuroport.verbs.loading import CALIBRATION_SAMPLES, check_labels, take_samples

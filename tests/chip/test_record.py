@@ -330,7 +330,7 @@ from tests.chip.networks import target
 network = one_layer(np.random.default_rng(0).uniform(-1, 1, (10, 1024)))
 image = np.linspace(0, 1, 1024, dtype=np.float32)
 made = quantize(network, target("cpu"), 64, images=image[None]).network
-for n in (200, 2000):
+for n in (2000, 10000):
     images = np.broadcast_to(image, (n, 1024))  # takes no memory, however many
     run_core(made, EncodedInputs(network, made, images, 64), n_threads=1)
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
@@ -340,7 +340,7 @@ for n in (200, 2000):
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read as Linux tells it")
 def test_memory_does_not_grow_with_the_number_of_samples():
-    """All rasters of the 1800 more would take 118 MB, in bits 15 MB; their readouts are 0.14 MB, the rest is margin."""
+    """All rasters of the 8000 more would take 524 MB, in bits 66 MB; their readouts are 0.6 MB, the rest is margin."""
     said = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, cwd=Path.cwd())
     few, many = map(int, said.stdout.split())
-    assert many - few < 12 * 2**20
+    assert many - few < 32 * 2**20
