@@ -131,9 +131,9 @@ def cost_of(
     too. Hops between chips cost what hops on a chip do, and what the link costs besides is not known.
     """
     updates, idle, events = _neuron_counts(network, activity)
-    ends = (placement.sites[traffic.sources], placement.sites[traffic.destinations])
-    hops = [float(traffic.messages @ count) for count in placement.floor.hops(*ends)]
-    links = float(traffic.messages @ placement.floor.crossings(*ends))
+    floor = placement.floor
+    hops = traffic.along(placement.sites, floor.hops)
+    (links,) = traffic.along(placement.sites, lambda a, b: (floor.crossings(a, b),))
     duration = target.energy.step_duration_s
     seconds = 0.0 if duration is None else duration * activity.n_steps
     computed = [

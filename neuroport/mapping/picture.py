@@ -1,9 +1,12 @@
-"""The chips' meshes as an SVG picture: a box for each core, coloured and numbered by the layer it holds."""
+"""The chips' meshes as an SVG picture: a box for each core, coloured and numbered by the layer it holds.
+
+Of thousands of cores those of a layer on a chip are one shape with one number, so that a browser opens the picture.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 
 from neuroport.mapping.mapped import Mapped
@@ -16,6 +19,7 @@ _SHADES = ((255, 0.0), (255, 0.55), (0, 0.45))  # of each row of colours: to whi
 _CELL, _GAP, _MARGIN, _HEAD = 22, 5, 16, 20
 _LEGEND_WIDTH, _LEGEND_LINE, _TOP = 300, 20, 64
 _WIDEST = 1600  # of the legend
+_BOXES = 4096  # cores up to which each has a box of its own
 
 
 def draw_mesh(mapped: Mapped, title: str) -> str:
@@ -39,19 +43,29 @@ def draw_mesh(mapped: Mapped, title: str) -> str:
         f'height="{height}" viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif">',
         f'<title id="title">{escape(title)}</title>',
         f'<desc id="desc">{escape(words)} Each box is a core; its number and colour say which layer it holds.</desc>',
+        f'<defs><path id="free-cores" d="{_free(mapped, router, inner)}" fill="#fff" stroke="#ccc"/></defs>',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         f'<text x="{_MARGIN}" y="28" font-size="17" font-weight="600" fill="#111">{escape(title)}</text>',
         f'<text x="{_MARGIN}" y="50" font-size="13" fill="#444">{escape(words)}</text>',
     ]
+    on_chip: dict[int, list[tuple[Core, Site]]] = {k: [] for k in chips}
+    for core, site in zip(part.cores, mapped.mapped.sites, strict=True):
+        on_chip[site.chip].append((core, site))
     for k in chips:
         x, y = places[k][0] + _MARGIN, places[k][1] + _TOP
         parts.append(
             f'<g transform="translate({x} {y})"><rect x="4" y="4" width="{chip[0] - 8}" height="{chip[1] - 8}" rx="6" '
             f'fill="#fafafa" stroke="#bbb"/><text x="{_MARGIN}" y="22" font-size="12" fill="#444">chip {k}</text>'
+            f'<use href="#free-cores"/>'
         )
-        parts += _free(mapped, router, inner)
-        here = [(core, site) for core, site in zip(part.cores, mapped.mapped.sites, strict=True) if site.chip == k]
-        parts += [_box(core, site, mapped, numbers, router, inner) for core, site in here]
+        here = [(core, *_corner(site, mapped, router, inner)) for core, site in on_chip[k]]
+        if len(part.cores) > _BOXES:
+            parts += _areas(here, numbers)
+        else:
+            parts += [
+                _box(core, x, y, f"chip {k}, core {site.core}", numbers)
+                for (core, x, y), (_, site) in zip(here, on_chip[k], strict=True)
+            ]
         parts.append("</g>")
     parts += _legend(mapped, numbers, columns, high + _TOP + 2 * _MARGIN)
     return "\n".join([*parts, "</svg>", ""])
@@ -66,23 +80,39 @@ def _words(mapped: Mapped) -> str:
     )
 
 
-def _free(mapped: Mapped, router: tuple[int, int], inner: int) -> Iterator[str]:
+def _free(mapped: Mapped, router: tuple[int, int], inner: int) -> str:
     """The outline of every router with its cores: what no layer uses stays empty."""
     floor = mapped.placement.floor
     width, height = inner * _CELL, -(-floor.cores_per_router // inner) * _CELL
-    for x in range(floor.mesh[0]):
-        for y in range(floor.mesh[1]):
-            yield (
-                f'<rect x="{_MARGIN + x * router[0]}" y="{_MARGIN + _HEAD + y * router[1]}" width="{width}" '
-                f'height="{height}" fill="#fff" stroke="#ccc" stroke-width="1"/>'
-            )
+    return "".join(
+        f"M{_MARGIN + x * router[0]} {_MARGIN + _HEAD + y * router[1]}h{width}v{height}h-{width}z"
+        for x in range(floor.mesh[0])
+        for y in range(floor.mesh[1])
+    )
 
 
-def _box(core: Core, site: Site, mapped: Mapped, numbers: dict[str, int], router: tuple[int, int], inner: int) -> str:
-    """One core: its colour, its number, and a title with the details."""
+def _corner(site: Site, mapped: Mapped, router: tuple[int, int], inner: int) -> tuple[int, int]:
     row, column = divmod(site.core % mapped.placement.floor.cores_per_router, inner)
-    x = _MARGIN + site.x * router[0] + column * _CELL
-    y = _MARGIN + _HEAD + site.y * router[1] + row * _CELL
+    return _MARGIN + site.x * router[0] + column * _CELL, _MARGIN + _HEAD + site.y * router[1] + row * _CELL
+
+
+def _areas(here: Sequence[tuple[Core, int, int]], numbers: dict[str, int]) -> Iterator[str]:
+    """The cores of each layer on a chip, numbered once."""
+    corners: dict[str, list[tuple[int, int]]] = {}
+    for core, x, y in here:
+        corners.setdefault(core.tiles[0].population, []).append((x, y))
+    side = _CELL - 2
+    for name, found in corners.items():
+        fill, (x, y) = _colour(numbers[name]), found[0]
+        boxes = "".join(f"M{x + 1} {y + 1}h{side}v{side}h-{side}z" for x, y in found)
+        yield (
+            f'<g><title>{escape(f"{name}: {len(found):,} cores here")}</title><path d="{boxes}" fill="{fill}"/>'
+            f"{_number(x, y, str(numbers[name]), fill)}</g>"
+        )
+
+
+def _box(core: Core, x: int, y: int, place: str, numbers: dict[str, int]) -> str:
+    """One core: its colour, its number, and a title with the details."""
     layers = list(dict.fromkeys(tile.population for tile in core.tiles))
     first = numbers[layers[0]]
     fill = _colour(first)
@@ -93,10 +123,16 @@ def _box(core: Core, site: Site, mapped: Mapped, numbers: dict[str, int], router
     )
     label = f"{first}{'+' * (len(layers) > 1)}"
     return (
-        f"<g><title>{escape(f'chip {site.chip}, core {site.core}: {neurons}{share}')}</title>"
+        f"<g><title>{escape(f'{place}: {neurons}{share}')}</title>"
         f'<rect x="{x + 1}" y="{y + 1}" width="{_CELL - 2}" height="{_CELL - 2}" fill="{fill}"/>'
+        f"{_number(x, y, label, fill)}</g>"
+    )
+
+
+def _number(x: int, y: int, label: str, fill: str) -> str:
+    return (
         f'<text x="{x + _CELL / 2:g}" y="{y + _CELL / 2 + 3.5:g}" font-size="{10 if len(label) < 3 else 8}" '
-        f'text-anchor="middle" fill="{_ink(fill)}">{label}</text></g>'
+        f'text-anchor="middle" fill="{_ink(fill)}">{label}</text>'
     )
 
 
@@ -113,7 +149,7 @@ def _legend(mapped: Mapped, numbers: dict[str, int], columns: int, top: int) -> 
             f"</g>"
         )
     more = any(len({tile.population for tile in core.tiles}) > 1 for core in mapped.partition.cores)
-    if more:
+    if more and mapped.n_cores <= _BOXES:
         yield (
             f'<text x="{_MARGIN}" y="{top + lines * _LEGEND_LINE}" font-size="12" fill="#444">'
             f"+: further layers on the same core; point at a box to see them</text>"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 
 from neuroport.compiled import compiled
 from neuroport.mapping.floor import Floor
@@ -59,8 +59,7 @@ def place(traffic: Traffic, floor: Floor, *, seed: int = 0) -> Placement:
 
 def message_hops(traffic: Traffic, floor: Floor, sites: Ints) -> float:
     """Messages times hops of one inference."""
-    between = floor.hops(sites[traffic.sources], sites[traffic.destinations])
-    return float(traffic.messages @ sum(between))
+    return sum(traffic.along(sites, floor.hops))
 
 
 def _round_robin(n_cores: int, floor: Floor) -> Ints:
@@ -72,12 +71,7 @@ def _round_robin(n_cores: int, floor: Floor) -> Ints:
 def _anneal(traffic: Traffic, floor: Floor, start: Ints, seed: int) -> Ints:
     """Sites after annealing; `start` where nothing can move."""
     n = traffic.n_cores
-    between = traffic.sources != traffic.destinations
-    one_way = coo_array(
-        (traffic.messages[between], (traffic.sources[between], traffic.destinations[between])), shape=(n, n)
-    ).tocsr()
-    both = (one_way + one_way.T).tocsr()
-    both.sort_indices()
+    both = _both_ways(traffic)
     if not both.nnz or len(floor.places) < 2:
         return start
     degree = both.nnz / n
@@ -89,8 +83,8 @@ def _anneal(traffic: Traffic, floor: Floor, start: Ints, seed: int) -> Ints:
     _exchange(
         sites,
         both.indptr.astype(np.int64),
-        both.indices.astype(np.int64),
-        both.data.astype(np.float64),
+        both.indices,
+        both.data,
         places,
         router_at,
         floor.cores_per_router,
@@ -99,6 +93,16 @@ def _anneal(traffic: Traffic, floor: Floor, start: Ints, seed: int) -> Ints:
         seed,
     )
     return sites
+
+
+def _both_ways(traffic: Traffic) -> csr_array:
+    """Messages between each two cores, whichever sends them."""
+    n, between = traffic.n_cores, traffic.sources != traffic.destinations
+    starts = np.concatenate([[0], np.cumsum(np.bincount(traffic.sources[between], minlength=n))])
+    one_way = csr_array((traffic.messages[between], traffic.destinations[between], starts), shape=(n, n))
+    both = (one_way + one_way.T).tocsr()
+    both.sort_indices()
+    return both
 
 
 @compiled

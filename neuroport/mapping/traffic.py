@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
 
 from neuroport.chip.network import IntNetwork, IntProjection
 from neuroport.mapping.activity import Activity
@@ -17,6 +18,8 @@ from neuroport.snn.operators import Shape, as_image
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+_CORES = np.int32  # a large network has tens of millions of pairs
+_BLOCK = 1 << 20  # pairs that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +31,20 @@ class Traffic:
     """
 
     n_cores: int
-    sources: Ints
-    destinations: Ints
+    sources: NDArray[np.int32]
+    destinations: NDArray[np.int32]
     messages: Floats
     from_outside: Floats
+
+    def along(self, sites: Ints, count: Callable[[Ints, Ints], Sequence[NDArray[np.integer]]]) -> list[float]:
+        """Messages times each number that `count` gives for the ways between the sites [n_cores] of their cores."""
+        sums: list[float] = []
+        for start in range(0, len(self.messages), _BLOCK):
+            k = slice(start, start + _BLOCK)
+            found = count(sites[self.sources[k]], sites[self.destinations[k]])
+            added = [float(self.messages[k] @ numbers) for numbers in found]
+            sums = [a + b for a, b in zip(sums, added, strict=True)] if sums else added
+        return sums or [0.0] * len(count(np.empty(0, np.int64), np.empty(0, np.int64)))
 
 
 def spike_traffic(partition: Partition, activity: Activity | None) -> Traffic:
@@ -62,25 +75,26 @@ class _Found:
     """Messages from core to core as they are found."""
 
     def __init__(self) -> None:
-        self.sources: list[Ints] = []
-        self.destinations: list[Ints] = []
+        self.sources: list[NDArray[np.int32]] = []
+        self.destinations: list[NDArray[np.int32]] = []
         self.messages: list[Floats] = []
 
     def add(self, cores: Ints, messages: NDArray[np.number], to: int | None) -> None:
         """Messages of each of the cores to a core, None: to itself; silent neurons send none."""
         loud = np.flatnonzero(messages)
-        self.sources.append(cores[loud])
-        self.destinations.append(cores[loud] if to is None else np.full(len(loud), to))
+        self.sources.append(cores[loud].astype(_CORES))
+        self.destinations.append(self.sources[-1] if to is None else np.full(len(loud), to, _CORES))
         self.messages.append(messages[loud].astype(np.float64))
 
-    def pairs(self, n: int) -> tuple[Ints, Ints, Floats]:
+    def pairs(self, n: int) -> tuple[NDArray[np.int32], NDArray[np.int32], Floats]:
         """Each pair of n cores once, with all of its messages."""
         if not self.sources:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
-        pairs = np.concatenate(self.sources) * n + np.concatenate(self.destinations)
-        once, of = np.unique(pairs, return_inverse=True)
-        sums = np.bincount(of, np.concatenate(self.messages), len(once)).astype(np.float64)
-        return once // n, once % n, sums
+            return np.empty(0, _CORES), np.empty(0, _CORES), np.empty(0)
+        ends = (np.concatenate(self.sources), np.concatenate(self.destinations))
+        sums = coo_array((np.concatenate(self.messages), ends), shape=(n, n)).tocsr()
+        sums.sort_indices()
+        sources = np.repeat(np.arange(n, dtype=_CORES), np.diff(sums.indptr))
+        return sources, sums.indices.astype(_CORES, copy=False), sums.data
 
 
 @dataclass(frozen=True, eq=False)

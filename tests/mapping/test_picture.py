@@ -6,7 +6,9 @@ import re
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
+from neuroport.mapping import picture as drawing
 from neuroport.mapping.mapped import map_to_cores
 from neuroport.mapping.picture import draw_mesh
 from tests.chip.networks import dense, network_of, population, source, target
@@ -25,3 +27,27 @@ def test_a_colour_for_each_of_24_layers() -> None:
     legend = re.findall(r'<title>(l\d+)</title><rect [^>]*fill="(#[0-9A-F]{6})"', picture)
     assert [name for name, _ in legend] == names[1:]
     assert len({colour for _, colour in legend}) == 24
+
+
+def test_of_many_cores_those_of_a_layer_are_one_shape_on_each_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same places in the same colours; drawn with fewer elements."""
+    rng = np.random.default_rng(0)
+    network = network_of(
+        target("loihi1").arithmetic,
+        [source((300,)), population("hidden", (3000,), role="hidden"), population("out", (2000,))],
+        [
+            dense(rng.choice([-2, 2], (3000, 300)), "input", "hidden"),
+            dense(rng.choice([-2, 2], (2000, 3000)), "hidden"),
+        ],
+    )
+    mapped = map_to_cores(network, target("loihi1"))
+    each = draw_mesh(mapped, "net")
+    boxes = re.findall(r'<rect x="(\d+)" y="(\d+)" width="20" height="20" fill="(#\w+)"', each)
+    assert len(boxes) == mapped.n_cores
+    monkeypatch.setattr(drawing, "_BOXES", mapped.n_cores - 1)
+    areas = draw_mesh(mapped, "net")
+    shapes = re.findall(r'<path d="((?:M\d+ \d+h20v20h-20z)+)" fill="(#\w+)"', areas)
+    together = [(x, y, fill) for d, fill in shapes for x, y in re.findall(r"M(\d+) (\d+)h", d)]
+    assert sorted(together) == sorted(boxes)
+    said = [int(n) for n in re.findall(r"<title>(?:hidden|out): (\d+) cores here</title>", areas)]
+    assert sum(said) == mapped.n_cores and len(said) == len(shapes) <= 2 * mapped.n_chips
