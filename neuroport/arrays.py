@@ -37,14 +37,6 @@ class Rows(Protocol):
         """Rows by their numbers [n], in that order."""
 
 
-class FileRows(Rows, Protocol):
-    """Rows that lie in files."""
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The files."""
-
-
 @dataclass(frozen=True)
 class MappedRows:
     """An array as it stands in a file, from a byte on."""

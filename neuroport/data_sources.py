@@ -76,7 +76,9 @@ def _from_hdf5(path: Path) -> dict[str, Rows]:
             found = {name: d for name, d in f.items() if isinstance(d, h5py.Dataset) and is_read(name)}
             long = long_arrays(found)
             return {
-                name: Hdf5Rows(path.resolve(), name, d.shape, d.dtype) if name in long and d.shape else d[()]
+                name: Hdf5Rows(path.resolve(), name, d.shape, d.dtype)
+                if name in long and d.shape
+                else np.asarray(d[()])  # text is no array by itself
                 for name, d in found.items()
             }
     except (OSError, RuntimeError) as error:

@@ -173,16 +173,17 @@ def unified(train: EventSource, test: EventSource) -> tuple[EventSource, EventSo
 
 
 def _stored(spikes: Rows, name: str, path: Path) -> StoredSpikes:
-    if len(spikes.shape) <= _SPIKE_AXES:
-        raise DataError(f"'{path}': {name} has shape {list(spikes.shape)}; spikes are read as [N, T, C, H, W]")
+    if len(spikes.shape) <= _SPIKE_AXES or not spikes.shape[1]:
+        raise DataError(
+            f"'{path}': {name} has shape {list(spikes.shape)}; spikes are read as [N, T, C, H, W], T at least 1"
+        )
     if paths_of(spikes):
         return StoredSpikes(spikes, f"'{path}': {name}")
     return StoredSpikes(_as_spikes(spikes[slice(None)], f"'{path}': {name}"))
 
 
 def _as_spikes(values: NDArray[np.generic], name: str) -> NDArray[np.uint8]:
-    is_number = values.dtype == np.bool_ or np.issubdtype(values.dtype, np.number)
-    if not is_number or (values.size and not (values.min() >= 0 and values.max() <= 1)):
+    if values.dtype.kind not in "buif" or (values.size and not (values.min() >= 0 and values.max() <= 1)):
         raise DataError(f"{name} must hold 0 and 1; several events of a pixel in one step are one spike")
     if np.issubdtype(values.dtype, np.floating) and not np.array_equal(values, values.astype(np.uint8)):
         raise DataError(f"{name} holds fractions; a spike is 1, no spike is 0")

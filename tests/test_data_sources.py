@@ -229,6 +229,22 @@ def test_what_is_refused(tmp_path):
         load_dataset(tmp_path / "bad.h5", image_size=8)
 
 
+@pytest.mark.parametrize("value", ["text", h5py.Empty("f4")])
+@pytest.mark.parametrize("name", ["offsets", "t", "spikes", "labels", "x", "y"])
+def test_hdf5_with_text_or_nothing_where_an_array_belongs(tmp_path, name, value):
+    arrays = {
+        "offsets": {key: np.zeros(5, int) for key in ("t", "x", "y", "p", "labels")} | {"offsets": np.arange(6)},
+        "spikes": {"spikes": np.zeros((4, 2, 3), np.uint8), "y": np.arange(4)},
+        "x": {"x": np.zeros((4, 3), np.float32), "y": np.arange(4)},
+    }
+    kind = {"t": "offsets", "labels": "offsets", "y": "x"}.get(name, name)
+    with h5py.File(tmp_path / "d.h5", "w") as f:
+        for key, array in (arrays[kind] | {name: value}).items():
+            f[key] = array
+    with pytest.raises(DataError, match=name):
+        load_dataset(tmp_path / "d.h5")
+
+
 def test_rows_of_a_file(tmp_path):
     array = np.arange(60).reshape(20, 3)
     rows = write_rows(tmp_path / "a.npy", array, np.array([4, 4, 19]))

@@ -103,6 +103,8 @@ def test_event_files_that_say_too_little(tmp_path: Path, change: dict[str, Any],
         (SPIKES * 0.5, "holds fractions"),
         (SPIKES[:, 0, 0, 0, 0], r"read as \[N, T, C, H, W\]"),
         (np.full((4, 2, 3), np.nan), "must hold 0 and 1"),
+        (np.full((4, 2, 3), 0.5j), "must hold 0 and 1"),
+        (SPIKES[:, :0], "T at least 1"),
     ],
 )
 def test_arrays_that_are_no_spikes(tmp_path: Path, spikes: Any, message: str) -> None:

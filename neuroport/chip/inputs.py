@@ -42,12 +42,16 @@ class IntInputs:
 
 @dataclass(frozen=True, eq=False)
 class EncodedInputs:
-    """Inputs for images [S, ...], or event data [S, T, ...], encoded part by part: no more is held than is at work."""
+    """Inputs for images [S, ...], or event data [S, T, ...], encoded part by part: no more is held than is at work.
+
+    first_sample: what number the first one has, for messages.
+    """
 
     float_network: SpikingNetwork
     network: IntNetwork
     images: NDArray[np.generic]
     n_steps: int
+    first_sample: int = 0
 
     @property
     def n_samples(self) -> int:
@@ -56,7 +60,7 @@ class EncodedInputs:
 
     def part(self, samples: slice) -> IntInputs:
         """Inputs of these samples alone."""
-        first = samples.indices(self.n_samples)[0]
+        first = self.first_sample + samples.indices(self.n_samples)[0]
         return encode_inputs(self.float_network, self.network, self.images[samples], self.n_steps, first_sample=first)
 
 

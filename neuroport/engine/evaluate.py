@@ -14,7 +14,7 @@ from neuroport.engine.samples import HeldSamples, SampleStore
 from neuroport.engine.shards import Engine, OnProgress, Outcome, shards_of, wilson
 from neuroport.engine.start import open_engine
 from neuroport.engine.work import Networks, ShardWork
-from neuroport.errors import EngineError
+from neuroport.errors import DoesNotFitError, EngineError
 from neuroport.normalize.scales import Normalized
 from neuroport.validation.core_batch import BatchSum
 from neuroport.validation.outputs import TestSet
@@ -66,12 +66,23 @@ class Evaluation:
         """Whether every sample was evaluated."""
         return self.n == len(self.classes)
 
+    def check_held(self) -> None:
+        """Refuse a network that cannot hold some samples: no other worker could.
+
+        Raises:
+            DoesNotFitError: what it cannot hold.
+        """
+        misfit = next((shard for shard in self.failed if shard.is_misfit), None)
+        if misfit is not None:
+            raise DoesNotFitError(misfit.reason.removeprefix("DoesNotFitError: "))
+
     def complete(self) -> Evaluation:
         """Itself.
 
         Raises:
-            EngineError: samples could not be evaluated.
+            DoesNotFitError: the network cannot hold some samples. EngineError: others could not be evaluated.
         """
+        self.check_held()
         if self.failed:
             first = self.failed[0]
             raise EngineError(
@@ -110,6 +121,7 @@ def evaluate_samples(
 
     Raises:
         EngineError: nobody is left to work, or no shard could be evaluated; `partial` holds what came before.
+        DoesNotFitError: no shard could, because the network cannot hold the samples.
     """
     samples: SampleStore = HeldSamples(tests) if isinstance(tests, TestSet) else tests
     work = ShardWork(Networks(network, normalized, n_steps, seed, backend, target, keeps_batches), samples)
@@ -126,7 +138,7 @@ def gather(
     """All outcomes together, whatever their order.
 
     Raises:
-        EngineError: see evaluate_samples.
+        EngineError, DoesNotFitError: see evaluate_samples.
     """
     found: list[Outcome] = []
     batches = BatchSum()
@@ -145,6 +157,7 @@ def gather(
         raise
     made = replace(_added(found, samples), batches=batches)
     if not made.n and made.failed:
+        made.check_held()
         lost = EngineError(f"none of {len(shards)} shards could be evaluated; the first: {made.failed[0].reason}")
         lost.partial = made
         raise lost

@@ -107,7 +107,7 @@ class Networks:
 
     def _on_backend(self, reading: Reading, tests: TestSet, first_sample: int) -> Any:
         shown = tests.samples(slice(None))
-        inputs = encode_inputs(self.normalized.network, self.network, shown, self.n_steps)
+        inputs = encode_inputs(self.normalized.network, self.network, shown, self.n_steps, first_sample=first_sample)
         backend = get_backend(str(self.backend))
         sheet = self.target or load_target(self.network.target)
         with tempfile.TemporaryDirectory(prefix="neuroport-") as folder:

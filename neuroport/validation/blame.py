@@ -87,14 +87,15 @@ class Blame:
     layers: tuple[LayerBlame, ...]
 
     def is_certain(self, layer: LayerBlame) -> bool:
-        """Whether chance hardly explains what a layer costs: at 5 %, for the largest of as many layers as there are."""
+        """Whether chance hardly explains what a layer costs: at 5 %, for any of as many layers as there are."""
         return layer.chance <= 0.05 / len(self.layers)
 
     @property
     def verdict(self) -> str:
-        """The sentence for the top of a report."""
-        if self.layers and self.is_certain(self.layers[0]):
-            return str(self.layers[0])
+        """The sentence for the top of a report: on the costliest layer that chance does not explain."""
+        certain = next((layer for layer in self.layers if self.is_certain(layer)), None)
+        if certain is not None:
+            return str(certain)
         return (
             f"no single layer costs more than chance explains on {self.samples} samples; what is lost is spread over "
             f"the layers, or not lost here"

@@ -44,7 +44,7 @@ def run_core_batch(
     membranes = [head.population for head in network.heads if head.read == "membrane"]
     record = Record(spikes=[first.population] if first.read == "count" else [], potentials=dict.fromkeys(membranes))
     shown = tests.samples(slice(None))
-    inputs = EncodedInputs(reading.normalized.network, network, shown, reading.n_steps)
+    inputs = EncodedInputs(reading.normalized.network, network, shown, reading.n_steps, first_sample)
     run = run_core(network, inputs, record=record, n_threads=n_threads)
     n_right = (_classes_over_time(run, first) == tests.labels[:, None]).sum(0)
     answer = reading.integers(network, run.readouts, run.trace.potentials, first_sample)

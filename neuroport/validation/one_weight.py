@@ -90,11 +90,11 @@ def _confirmed(
     """
     index, pre = _fan_in(synapse, neuron)
     order = np.argsort(index)
-    at = order[np.searchsorted(index, found.index, sorter=order).clip(max=len(index) - 1)]
-    reaches = index[at] == found.index
+    reaches = np.isin(found.index, index)  # the neuron may have no inputs at all, in a border
+    at = order[np.searchsorted(index, found.index[reaches], sorter=order)]
     good = np.full(len(found.index), is_right)
     old = synapse.mantissa.reshape(-1)[found.index].astype(np.int64)
-    good[reaches] = _all_fits(site, k, neuron, answer, pre[at[reaches]], old[reaches], found.value[reaches])
+    good[reaches] = _all_fits(site, k, neuron, answer, pre[at], old[reaches], found.value[reaches])
     return _Wrong(found.index[good], found.value[good])
 
 

@@ -99,13 +99,13 @@ class Plan:
 
 def by_workers(bundle: Path | None, data: Path | None, n: int | None, rounds: int) -> dict[str, Any]:
     """Seconds of the same evaluation by one and by two processes, in turn; their answers must be equal."""
-    watches: dict[int, list[_Watch]] = {1: [], 2: []}
+    watches: dict[int, list[Watch]] = {1: [], 2: []}
     answers: set[tuple[int, bytes]] = set()
     bounds: list[float] = []
     for _ in range(rounds):
         bounds.append(of_the_machine())
         for workers, found in watches.items():
-            found.append(_Watch())
+            found.append(Watch())
             options = EvaluateOptions(
                 model=bundle, data=data, samples=n, target=None if bundle else "cpu", scheduler="local", workers=workers
             )
@@ -124,8 +124,11 @@ def by_workers(bundle: Path | None, data: Path | None, n: int | None, rounds: in
     }
 
 
-class _Watch:
-    """Times of a run whose shards have begun; the rate is that after the first ones, which import and compile."""
+class Watch:
+    """Times of a run whose shards have begun; the rate is that after the first ones, which import and compile.
+
+    A run of one shard is counted from its start.
+    """
 
     def __init__(self) -> None:
         self.began = 0.0
@@ -140,7 +143,8 @@ class _Watch:
 
     @property
     def rate(self) -> float:
-        (first, n_first), (last, n_last) = self.times[min(2, len(self.times) - 2)], self.times[-1]
+        times = [(self.began, 0), *self.times]
+        (first, n_first), (last, n_last) = times[min(3, len(times) - 2)], times[-1]
         return (n_last - n_first) / (last - first)
 
 

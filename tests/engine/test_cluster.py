@@ -26,7 +26,7 @@ from neuroport.engine.parcel import probe
 from neuroport.engine.samples import DataSamples, HeldSamples
 from neuroport.engine.shards import ShardResult
 from neuroport.engine.threads import ThreadEngine
-from neuroport.errors import EngineError, UsageError
+from neuroport.errors import DoesNotFitError, EngineError, UsageError
 from neuroport.normalize.files import read_normalized
 from neuroport.validation.core_batch import run_core_batch
 from neuroport.validation.outputs import Reading, TestSet
@@ -201,9 +201,19 @@ def test_a_poisoned_shard_is_named_and_the_rest_is_right(networks, samples, two)
 
 def test_nothing_but_poison_is_an_error(networks, samples):
     network, normalized = networks
+    images = np.full(samples.dataset.test.images[0].shape, np.nan, np.float32)
+    bad = replace(samples, dataset=replace(samples.dataset, test=Samples((images,), samples.dataset.test.labels)))
+    with pytest.raises(EngineError, match="none of 50 shards could be evaluated; the first: DataError"):
+        evaluate_samples(network, normalized, bad, N_STEPS)
+
+
+@pytest.mark.parametrize("n_held", [0, 4])
+def test_samples_that_the_network_cannot_hold_are_no_fault_of_the_engine(networks, n_held):
+    network, normalized = networks
     tests = TestSet(np.full((8, 1, 8, 8), 1e9, np.float32), np.zeros(8, np.int64))
-    with pytest.raises(EngineError, match="none of 2 shards could be evaluated; the first: DoesNotFitError"):
-        evaluate_samples(network, normalized, tests, N_STEPS)
+    tests.images[:n_held] = 0
+    with pytest.raises(DoesNotFitError, match=f"^layer 'conv1': sample {n_held} needs an input current"):
+        evaluate_samples(network, normalized, tests, N_STEPS).complete()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from distributed import Client, LocalCluster
 from neuroport.engine import cluster, open_engine
 from neuroport.engine.cluster import ClusterEngine
 from neuroport.errors import EngineError
-from tests.benchmarks.scaling import Asleep, Plan, by_simulated
+from tests.benchmarks.scaling import Asleep, Plan, Watch, by_simulated
 from tests.processes import is_alive, wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -26,6 +26,16 @@ def test_the_scheduler_with_sleeping_workers():
     assert found["tasks"] == 40
     assert found["ideal_s"] == pytest.approx(0.5)
     assert found["wall_s"] >= found["ideal_s"]
+
+
+@pytest.mark.parametrize(
+    ("times", "rate"),
+    [([(2.0, 40)], 20), ([(2.0, 10), (4.0, 20)], 5), ([(3.0, 1), (4.0, 2), (5.0, 3), (7.0, 11)], 4)],
+)
+def test_the_rate_is_that_after_the_first_shards_or_of_the_only_one(times, rate):
+    watch = Watch()
+    watch.times = times
+    assert watch.rate == rate
 
 
 def test_the_plan():

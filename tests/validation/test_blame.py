@@ -160,6 +160,8 @@ def test_chance_is_not_blamed() -> None:
     assert Blame(100, 0.9, (layer,)).is_certain(layer)
     assert not Blame(100, 0.9, (layer, *others)).is_certain(layer)
     assert "'a' costs 2.0 points (standard error 0.9)" in Blame(100, 0.9, (layer,)).verdict
+    costlier = LayerBlame("b", Regained(0.03, 0.0), 0.02, 0.1)  # many answers changed, in both directions
+    assert "'a' costs 2.0 points" in Blame(100, 0.9, (costlier, replace(layer, chance=0.001))).verdict
 
 
 def test_few_samples_are_chance() -> None:

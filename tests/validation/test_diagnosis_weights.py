@@ -78,3 +78,26 @@ def test_a_core_that_is_wrong(case):
     assert found.core_wrong == ("conv",) and not found.origins
     assert "population 'conv' differs, and it is the core's side that breaks the chip's rule" in found.verdict
     assert json.loads(json.dumps(found.as_json()))["core_wrong"] == ["conv"]
+
+
+def test_one_weight_of_a_kernel_with_neurons_that_have_no_inputs():
+    """A kernel of one pixel, padded: nothing reaches the border, which says nothing of the weights."""
+    rng = np.random.default_rng(0)
+    geometry = conv_geometry((16, 6, 6), (2, 16, 1, 1), (1, 1), (1, 1), (1, 1), 1)
+    weights = 2 * rng.integers(-60, 70, (2, 16, 1, 1)).astype(np.int32)
+    populations = [
+        source((16, 6, 6)),
+        population("conv", (2, 8, 8), role="hidden", threshold_mantissa=701),
+        population("out", (2,)),
+    ]
+    last = dense(2 * rng.integers(-60, 64, (2, 128)).astype(np.int32), "conv", "out")
+    projections = [IntProjection("input", "conv", IntConv2d(weights, geometry)), last]
+    network = network_of(target("loihi-sim").arithmetic, populations, projections)
+    inputs = IntInputs(1, 6, (rng.random((1, 6, 16, 6, 6)) < 0.3).astype(np.uint8), {})
+    changed = weights.copy()
+    changed[0, 5] ^= 32
+    altered = planted.with_weights(network, "conv", lambda s: IntConv2d(changed, s.geometry))
+    found = diagnose(network, inputs, run_oracle(network, inputs), planted.run_with(network, inputs, "conv", altered))
+    (origin,) = found.origins
+    expected = f"weight [0, 5, 0, 0] from 'input' is {weights[0, 5, 0, 0]}, {changed[0, 5, 0, 0]} explains it"
+    assert any(expected in e.text for e in origin.exact), origin.sentence

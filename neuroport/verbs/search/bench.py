@@ -114,21 +114,16 @@ class Bench:
             another reason, so that there is no accuracy to compare.
         """
         network, normalized = made.recalibrated.quantized.network, made.recalibrated.normalized
-        try:
-            found = evaluate_samples(
-                network,
-                normalized,
-                samples,
-                n_steps,
-                scheduler=self.engine,
-                seed=self.seed,
-                on_progress=lambda done, total: on_shard(),
-            )
-        except EngineError as error:
-            if isinstance(error.partial, Evaluation):
-                _check_held(error.partial)
-            raise
-        _check_held(found)
+        found = evaluate_samples(
+            network,
+            normalized,
+            samples,
+            n_steps,
+            scheduler=self.engine,
+            seed=self.seed,
+            on_progress=lambda done, total: on_shard(),
+        )
+        found.check_held()
         if found.failed:
             raise EngineError(
                 f"{len(samples) - found.n} of {len(samples)} samples could not be evaluated, so there is no accuracy "
@@ -214,13 +209,6 @@ def part_of(samples: TestSet, part: slice) -> TestSet:
 def right(ann: LoadedAnn, samples: TestSet) -> NDArray[np.bool_]:
     """Which samples the trained network has right, [N]."""
     return np.asarray(ann.run_framework(samples.images).argmax(1) == samples.labels)
-
-
-def _check_held(found: Evaluation) -> None:
-    """Refuse a network that cannot hold some samples: no other worker could."""
-    misfit = next((shard for shard in found.failed if shard.is_misfit), None)
-    if misfit is not None:
-        raise DoesNotFitError(misfit.reason.removeprefix("DoesNotFitError: "))
 
 
 def _unheard(_: str) -> None:
