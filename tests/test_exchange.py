@@ -145,6 +145,21 @@ def test_a_file_that_netx_runs_differently_is_found(
     assert "it multiplies with other weights, as netx and Lava do not agree on the bits of these" in done.output
 
 
+@pytest.mark.parametrize("neuron", [{**CUBA, "vThMant": (1 << 18) - 1}, None])
+def test_a_layer_that_never_fires_in_the_file_and_would_on_the_chip(
+    tmp_path: Path, neuron: dict[str, object] | None
+) -> None:
+    """The potential ends 63 above the largest threshold; netx has one beyond, so nothing fires there."""
+    path = write(tmp_path / "n.net", [dense([[254] * 3, [2] * 3], neuron, bias=np.array([600, 0]))])
+    held = data(tmp_path, spikes=np.stack([np.zeros((200, 3)), np.ones((200, 3))]))
+    assert run("load", path, "--data", held, "--backend", "cpu", "--samples", 1).exit_code == 0
+    done = run("load", path, "--data", held, "--backend", "cpu", "--out", tmp_path / "b")
+    assert done.exit_code == 3
+    said = " ".join(done.output.split())
+    assert "layer '0.dense': in sample 1 its potential is at the end of Loihi's 24 bits" in said
+    assert not (tmp_path / "b").exists()
+
+
 def test_load_shows_what_it_read(tmp_path: Path) -> None:
     done = run("load", driven(tmp_path), "--out", tmp_path / "b")
     assert done.exit_code == 0, done.output

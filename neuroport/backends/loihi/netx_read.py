@@ -37,12 +37,14 @@ class NetxNetwork:
     """A file that was read.
 
     network: in Lava's arithmetic; notes: what a user should know of it; transform: (weight, bias) of the input layer's
-    neurons, whose current is weight * x + bias, cut to a whole number; None behind a source of spikes.
+    neurons, whose current is weight * x + bias, cut to a whole number; None behind a source of spikes; never: layers
+    whose threshold nothing reaches in the file. Ours, the chip's largest, is reached at the very end of the potential.
     """
 
     network: IntNetwork
     notes: tuple[str, ...]
     transform: tuple[int, int] | None
+    never: tuple[str, ...]
 
 
 def read_netx(path: str | Path, *, input_shape: Shape | None = None) -> NetxNetwork:
@@ -72,6 +74,7 @@ class _Reader:
         self.populations: list[IntPopulation] = []
         self.projections: list[IntProjection] = []
         self.notes: list[str] = []
+        self.never: list[str] = []
         self.transform: tuple[int, int] | None = None
         self.flatten_next = False
 
@@ -106,7 +109,7 @@ class _Reader:
             self.notes.append("mixed signs with odd weights of 7 bits: Loihi holds them doubled, under exponent -1")
         heads = (IntHead(last.name, "membrane" if never else "count"),)
         network = IntNetwork("loihi-sim", arithmetic, tuple(self.populations), tuple(self.projections), heads)
-        return NetxNetwork(network, tuple(self.notes), self.transform)
+        return NetxNetwork(network, tuple(self.notes), self.transform, tuple(self.never))
 
     def _input(self, k: int, group: Group) -> None:
         if k:
@@ -125,7 +128,13 @@ class _Reader:
             group.number("bias") if "bias" in group else 0,
         )
         zeros = np.zeros(shape, np.int32)
-        self.populations.append(self._population(group, shape, zeros, driven=True))
+        made = self._population(group, shape, zeros, driven=True)
+        if made.current_decay != _FULL:
+            self.notes.append(
+                f"layer '{group.name}' has current decay {made.current_decay}: its input is added to the potential as "
+                f"a bias, which is how lava-dl feeds it; in SLAYER it passes through the current first"
+            )
+        self.populations.append(made)
 
     def _conv(self, group: Group) -> None:
         if self.flatten_next:
@@ -227,12 +236,14 @@ class _Reader:
             self.notes.append(
                 f"layer '{group.name}' has no neurons: as netx does, it sums its currents and never fires"
             )
+            self.never.append(group.name)
         threshold = values["vThMant"]
         if threshold > _NEVER:
             self.notes.append(
                 f"layer '{group.name}': threshold {threshold} is beyond Loihi's 17 bits and never reached; held as "
                 f"{_NEVER}, the largest"
             )
+            self.never.append(group.name)
             threshold = _NEVER
         return IntPopulation(
             name=group.name,
