@@ -160,6 +160,27 @@ def test_a_layer_that_never_fires_in_the_file_and_would_on_the_chip(
     assert not (tmp_path / "b").exists()
 
 
+def test_load_for_a_chip_is_mapped_onto_its_cores(tmp_path: Path) -> None:
+    """loihi-sim has no cores; loihi1 has, and ranges of its own."""
+    path, held = driven(tmp_path), data(tmp_path, x=np.ones((2, 1, 2, 3)))
+    out, told = tmp_path / "b", ("--data", held, "--steps", 8, "--backend", "cpu")
+    assert run("load", path, "--target", "loihi1", *told, "--out", out).exit_code == 0
+    verify(out)
+    report = json.loads((out / "report.json").read_text())
+    assert (report["target"], report["backend"]["mismatches"]) == ("loihi1", 0)
+    done = run("map", out, "--out", tmp_path / "m", "--json")
+    assert done.exit_code == 0, done.output
+    mapping = json.loads((tmp_path / "m" / "mapping.json").read_text())
+    assert (mapping["target"], mapping["cores"]) == ("loihi1", 1)
+    wide = write(tmp_path / "w.net", [dense(np.full((1, 200), 200))])
+    assert run("load", wide).exit_code == 0
+    done = run("load", wide, "--target", "loihi1")
+    assert (done.exit_code, "one step can add weights up to 40000, loihi1's" in done.output) == (3, True)
+    done = run("load", path, "--target", "cpu")
+    assert done.exit_code == 2
+    assert "--target 'cpu' cannot hold a file of netx; loihi-sim, loihi1, loihi2 can" in done.output
+
+
 def test_load_shows_what_it_read(tmp_path: Path) -> None:
     done = run("load", driven(tmp_path), "--out", tmp_path / "b")
     assert done.exit_code == 0, done.output

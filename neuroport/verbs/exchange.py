@@ -125,6 +125,7 @@ def verify_netx(
     progress: Progress,
     *,
     input_shape: Shape | None = None,
+    target: str = "loihi-sim",
     data: str | Path | None = None,
     backend: str = "netx",
     n_steps: int | None = None,
@@ -138,6 +139,7 @@ def verify_netx(
         path: the .net file.
         progress: told of stages and samples.
         input_shape: [C, H, W] where the file does not say it.
+        target: the chip whose ranges it must fit, and onto which its bundle can be mapped.
         data: .npz, see read_samples.
         backend: 'netx' runs the file itself through lava-dl, 'lava' the network as neuroport builds it, 'cpu' the
             oracle.
@@ -157,7 +159,7 @@ def verify_netx(
     if data is None and needless:
         raise UsageError(f"{', '.join(needless)}: nothing runs without samples; give them with --data, or leave it out")
     progress.stage(f"reading {path.name}")
-    netx = read_netx(path, input_shape=input_shape)
+    netx = read_netx(path, input_shape=input_shape, target=target)
     samples = None if data is None else read_samples(data, netx, n_steps, n_samples)
     chosen: Backend = NetxBackend(path.absolute()) if backend == "netx" else get_backend(backend)
     with contextlib.ExitStack() as stack:
