@@ -54,7 +54,9 @@ def staged_bundle(place: Path) -> Iterator[Path]:
         _seal(stage)
         _move_into_place(stage, place)
     except OSError as error:
-        raise BundleError(f"cannot write the bundle '{place}': {error.strerror or error}") from error
+        raise BundleError(
+            f"cannot write the bundle '{place}': {error.strerror or error}; make room there, or choose another --out"
+        ) from error
     finally:
         with _no_interrupt():
             shutil.rmtree(stage, ignore_errors=True)

@@ -86,7 +86,7 @@ def test_what_raises_leaves_everything_as_it_was(tmp_path: Path, error: type[Bas
 def test_a_full_disk_is_a_bundle_error_and_leaves_the_earlier_bundle(tmp_path: Path) -> None:
     place = tmp_path / "out"
     write(place, report="the first")
-    message = r"cannot write the bundle '.*out': No space left on device"
+    message = r"cannot write the bundle '.*out': No space left on device; make room there, or choose another --out"
     with pytest.raises(BundleError, match=message), staged_bundle(place) as stage:
         (stage / "report").write_text("second")
         raise OSError(28, "No space left on device")

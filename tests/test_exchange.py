@@ -82,7 +82,7 @@ def test_deploy_via_netx_keeps_the_file_that_ran(lava: object, tmp_path: Path) -
     [
         (["--via", "nir"], "--via 'nir' is not known; netx is"),
         (["--via", "netx", "--backend", "cpu"], "--via netx runs on Lava, not with backend 'cpu'"),
-        (["--via", "netx", "--target", "cpu"], "--via netx runs on Lava, not with target 'cpu' without Lava"),
+        (["--via", "netx", "--target", "cpu"], "--via netx runs on Lava, not with target 'cpu', which has no Lava"),
         (["--via", "netx", "--recipe", "robust"], "recipe 'robust' needs reset 'subtract', v_init 0.5, netx's neurons"),
         (
             ["--via", "netx", "--recipe", "hard-reset"],

@@ -50,6 +50,9 @@ def export(
 def load(
     network: Annotated[Path, typer.Argument(help="A .net file of SLAYER or lava-dl.")],
     *,
+    target: Annotated[
+        str, typer.Option(help="Whose ranges it must fit, to be mapped there: loihi-sim, loihi1, loihi2.")
+    ] = "loihi-sim",
     data: Annotated[
         Path | None, typer.Option(help=".npz with spikes [S,T,...], currents [S,...] or x [S,...]; y if you like.")
     ] = None,
@@ -74,6 +77,7 @@ def load(
                 network,
                 progress,
                 input_shape=_shape(input_shape),
+                target=target,
                 data=data,
                 backend=backend,
                 n_steps=steps,

@@ -308,6 +308,6 @@ def _backend_name(options: DeployOptions, target: Target) -> str:
     if options.via != "netx":
         raise UsageError(f"--via '{options.via}' is not known; netx is")
     if options.backend not in (None, options.via) or "lava" not in target.backends:
-        found = f"backend '{options.backend}'" if options.backend else f"target '{target.name}' without Lava"
+        found = f"backend '{options.backend}'" if options.backend else f"target '{target.name}', which has no Lava"
         raise UsageError(f"--via netx runs on Lava, not with {found}; use a Loihi target and leave --backend out")
     return options.via

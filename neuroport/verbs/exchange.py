@@ -27,7 +27,7 @@ from neuroport.chip.inputs import IntInputs
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.synapses import n_synapses
 from neuroport.chip.target import load_target
-from neuroport.errors import BundleError, UsageError
+from neuroport.errors import BundleError, DoesNotFitError, UsageError
 from neuroport.progress import Progress
 from neuroport.snn.operators import Shape
 from neuroport.validation.diagnosis import backend_row
@@ -125,6 +125,7 @@ def verify_netx(
     progress: Progress,
     *,
     input_shape: Shape | None = None,
+    target: str = "loihi-sim",
     data: str | Path | None = None,
     backend: str = "netx",
     n_steps: int | None = None,
@@ -138,6 +139,7 @@ def verify_netx(
         path: the .net file.
         progress: told of stages and samples.
         input_shape: [C, H, W] where the file does not say it.
+        target: the chip whose ranges it must fit, and onto which its bundle can be mapped.
         data: .npz, see read_samples.
         backend: 'netx' runs the file itself through lava-dl, 'lava' the network as neuroport builds it, 'cpu' the
             oracle.
@@ -157,7 +159,7 @@ def verify_netx(
     if data is None and needless:
         raise UsageError(f"{', '.join(needless)}: nothing runs without samples; give them with --data, or leave it out")
     progress.stage(f"reading {path.name}")
-    netx = read_netx(path, input_shape=input_shape)
+    netx = read_netx(path, input_shape=input_shape, target=target)
     samples = None if data is None else read_samples(data, netx, n_steps, n_samples)
     chosen: Backend = NetxBackend(path.absolute()) if backend == "netx" else get_backend(backend)
     with contextlib.ExitStack() as stack:
@@ -207,7 +209,8 @@ def _run(
     parts: list[tuple[CoreRun, Comparison, dict[str, Any] | None]] = []
     n_at_once = inputs.n_samples if folder is not None else max(1, _samples_that_fit(network, inputs, _BYTE))
     for first in range(0, inputs.n_samples, n_at_once):
-        parts.append(_run_part(job, backend, slice(first, first + n_at_once), progress, folder))
+        samples_now = slice(first, first + n_at_once)
+        parts.append(_run_part(job, backend, samples_now, progress, folder, read.netx.never))
     cores = [core for core, _, _ in parts]
     comparison = joined([part for _, part, _ in parts])
     divergence = next((cause for _, _, cause in parts if cause is not None), None)
@@ -226,7 +229,7 @@ def _run(
 
 
 def _run_part(
-    job: Job, backend: Backend, samples: slice, progress: Progress, folder: Path | None
+    job: Job, backend: Backend, samples: slice, progress: Progress, folder: Path | None, never: Sequence[str]
 ) -> tuple[CoreRun, Comparison, dict[str, Any] | None]:
     """These samples on both sides; no more than the core's sums and the comparison stay in memory or on disk.
 
@@ -240,6 +243,7 @@ def _run_part(
     which = "" if inputs.n_samples == n_total else f" from number {samples.start}"
     progress.stage(f"{inputs.n_samples} samples{which} on the core")
     core = run_core(job.network, inputs, record="spikes", memory_mb=_MEMORY_MB)
+    _check_never(never, core, samples.start)
     progress.stage(f"{inputs.n_samples} samples{which} on {backend.summary}")
     with tempfile.TemporaryDirectory(dir=job.work_dir) as place:
         trace = backend.run(replace(job, inputs=inputs, work_dir=Path(place), on_progress=on_progress))
@@ -252,6 +256,22 @@ def _run_part(
     for origin in divergence["origins"] if divergence else ():
         origin["first"]["sample"] += samples.start
     return replace(core, rasters={}, potentials={}), comparison, divergence
+
+
+def _check_never(never: Sequence[str], core: CoreRun, first: int) -> None:
+    """Refuse a run in which a layer fired whose threshold in the file nothing reaches.
+
+    Raises:
+        DoesNotFitError: layer and sample are named.
+    """
+    for name in never:
+        fired = np.flatnonzero(core.trace.spikes[name].reshape(len(core.trace.spikes[name]), -1).any(1))
+        if fired.size:
+            raise DoesNotFitError(
+                f"layer '{name}': in sample {first + fired[0]} its potential is at the end of Loihi's 24 bits, where "
+                f"the largest threshold of 17 bits fires and the file's, which no chip holds, does not; scale its "
+                f"weights and biases down, or show fewer steps"
+            )
 
 
 def _samples_that_fit(network: IntNetwork, inputs: IntInputs, bits: int = 1) -> int:

@@ -288,7 +288,7 @@ def _stored(options: MapOptions, progress: Progress) -> _Subject:
     if network.arithmetic != target.arithmetic:
         raise UsageError(
             f"'{options.model}' was quantized for {network.target}, whose arithmetic is not that of {target.name}; "
-            f"give the trained network, or another --target"
+            f"give the trained network (a .net file to `neuroport load --target`), or another --target"
         )
     inputs = None
     if folder is not None and (folder / "inputs.h5").is_file():

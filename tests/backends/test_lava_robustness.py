@@ -197,6 +197,22 @@ def test_command_killed_before_the_worker_has_imported_lava(lava, tmp_path):
     assert_nothing_stays(worker.pid, command.pid)
 
 
+def test_command_and_worker_killed_at_once(lava, tmp_path):
+    """Nobody is left to end Lava's processes, as when the kernel runs out of memory: they end with the worker."""
+    place = tmp_path / "out" / "bundle"
+    arguments = ["deploy", "--samples", "599", "--eval", "10", "--workers", "1", "--out", str(place), "--quiet"]
+    command = subprocess.Popen([*CLI, *arguments])
+    try:
+        stages = wait_until(lambda: list((tmp_path / "out").glob(".bundle.*/scratch")))
+        worker = wait_until(lambda: beat(stages[0]).get("samples", 0) >= 1 and beat(stages[0]))["pid"]
+        command.send_signal(signal.SIGSTOP)  # else it could end the group between the two
+        os.kill(worker, signal.SIGKILL)
+    finally:
+        command.kill()
+        command.wait()
+    assert_nothing_stays(worker, command.pid)
+
+
 def _is_worker(process):
     try:
         return any(part.endswith("worker/main.py") for part in process.cmdline())

@@ -62,9 +62,9 @@ def wide():
     return network(populations, [IntProjection("input", "up", synapse)])
 
 
-def driven(exponent):
+def driven(exponent, **changes):
     rng = np.random.default_rng(0)
-    populations = [population(rng, "image", (2,), driven=True, bias_exponent=exponent), plain("out", (2,))]
+    populations = [population(rng, "image", (2,), driven=True, bias_exponent=exponent, **changes), plain("out", (2,))]
     return network(populations, [IntProjection("image", "out", IntDense(np.array([[2, 4], [6, 8]], np.int32)))])
 
 
@@ -116,6 +116,10 @@ REFUSED = {
         r"layer 'up' has a pool, or a transposed, cut or reshaped convolution, as a matrix of 4,900 x 4,900",
     ),
     "currents": (lambda: driven(3), r"layer 'image' takes input currents in steps of 8, netx's input neurons in steps"),
+    "lingering": (
+        lambda: driven(6, current_decay=410),
+        r"layer 'image' has current decay 410, so that what arrives at netx's input neurons would linger, which neur",
+    ),
     "arithmetic": (foreign, r"target 'mychip' computes differently from Lava's fixed-point models, which netx builds"),
 }
 

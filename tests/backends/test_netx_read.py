@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -191,6 +192,28 @@ def test_a_number_between_two_layers_is_missing(tmp_path):
     with pytest.raises(
         UnsupportedOperatorError, match=r"has layers 0, 2, netx reads 0, 1, 2 and so on; number them so"
     ):
+        read_netx(path)
+
+
+def test_input_neurons_that_keep_current(tmp_path):
+    """lava-dl feeds input as biases (its test_hdf5.py l.110), SLAYER through the current, our netx run as spikes."""
+    path = write(tmp_path / "n.net", [layer("input", [2], neuron={**CUBA, "iDecay": 410}), dense([[2, 4]])])
+    read = read_netx(path)
+    assert "layer '0.input' has current decay 410: its input is added to the potential as a bias" in read.notes[0]
+    job = Job(TARGET, read.network, currents(read.network, [[5, 6]], 3), tmp_path)
+    LavaBackend().check(job)
+    with pytest.raises(DoesNotFitError, match=r"'0.input' has current decay 410, .* linger, .*; use --backend lava"):
+        NetxBackend(path).check(job)
+
+
+def test_names_that_are_no_text(tmp_path):
+    path = write(tmp_path / "n.net", [layer("input", [2]), dense([[2, 4]])])
+    with h5py.File(path, "a") as f:
+        f["layer/1"].create_dataset(b"\xff\xfe", data=3)
+    assert read_netx(path).network.n_synapses == 2
+    with h5py.File(path, "a") as f:
+        f["layer"].create_group(b"\xff")
+    with pytest.raises(UnsupportedOperatorError, match="has layers 0, 1, \ufffd, netx reads 0, 1, 2 and so on"):
         read_netx(path)
 
 

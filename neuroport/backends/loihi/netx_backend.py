@@ -9,7 +9,7 @@ import numpy as np
 
 from neuroport.backends.base import Job
 from neuroport.backends.loihi.backend import LavaBackend, computes_as_lava
-from neuroport.backends.loihi.netx_export import EXPONENT, netx_layers, write_netx
+from neuroport.backends.loihi.netx_export import EXPONENT, check_input_decay, netx_layers, write_netx
 from neuroport.chip.files import write_network
 from neuroport.chip.network import IntNetwork
 from neuroport.chip.target import Target
@@ -50,6 +50,7 @@ class NetxBackend(LavaBackend):
         elif not computes_as_lava(job.network.arithmetic):
             raise DoesNotFitError(f"'{self.file}' was read for an arithmetic that is not Lava's; read it again")
         for name, mantissa in job.inputs.currents.items():
+            check_input_decay(job.network.by_name[name])
             exact = mantissa.astype(np.int64) << job.network.by_name[name].bias_exponent
             if (exact % (1 << EXPONENT)).any() or np.abs(exact >> EXPONENT).max(initial=0) > _INT16_MAX:
                 raise DoesNotFitError(

@@ -25,6 +25,7 @@ from neuroport.chip.synapses import IntConv2d, IntDense, IntWindow, as_sparse
 from neuroport.errors import DoesNotFitError
 
 EXPONENT = 6  # netx shifts biases as weights: bias_exp is fixed (hdf5.py l.158)
+_ALL_DECAYS = 4096  # nothing of a current is left in the next step
 _MATRIX = 1 << 24  # weights of a dense layer that stands for another kind of synapse
 _OTHERWISE = "use --backend lava, whose processes neuroport builds itself"
 
@@ -142,7 +143,22 @@ def _check_neurons(p: IntPopulation) -> None:
         _refuse(p.name, f"has threshold {p.threshold_mantissa}, vThMant has 17 bits (1 to 131071)", "quantize again")
 
 
+def check_input_decay(p: IntPopulation) -> None:
+    """Refuse input neurons that keep some of their current: it arrives where spikes do, here it is a bias.
+
+    Raises:
+        DoesNotFitError: layer and decay are named.
+    """
+    if p.current_decay not in (None, _ALL_DECAYS):
+        _refuse(
+            p.name,
+            f"has current decay {p.current_decay}, so that what arrives at netx's input neurons would linger, which "
+            f"neuroport's input currents do not (they are biases, as in lava-dl's own tests)",
+        )
+
+
 def _check_currents(p: IntPopulation) -> None:
+    check_input_decay(p)
     if p.bias_exponent < EXPONENT:
         _refuse(
             p.name,
@@ -155,7 +171,7 @@ def _neuron(p: IntPopulation) -> dict[str, Any]:
     """netx takes 1 from iDecay (hdf5.py l.156), and Lava adds it again."""
     return {
         "neuron/type": "CUBA",
-        "neuron/iDecay": 4096 if p.current_decay is None else p.current_decay,
+        "neuron/iDecay": _ALL_DECAYS if p.current_decay is None else p.current_decay,
         "neuron/vDecay": p.decay,
         "neuron/vThMant": p.threshold_mantissa,
         "neuron/refDelay": 1,

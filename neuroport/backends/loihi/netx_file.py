@@ -121,12 +121,12 @@ def read_groups(path: Path) -> list[Group]:
         for key, layer in layers.items():
             found: dict[str, Any] = {}
 
-            def keep(name: str, item: Any, found: dict[str, Any] = found) -> None:
+            def keep(name: str | bytes, item: Any, found: dict[str, Any] = found) -> None:
                 if isinstance(item, h5py.Dataset):
-                    found[name] = item[()]
+                    found[_text(name)] = item[()]
 
             layer.visititems(keep)
-            kinds[key] = found
+            kinds[_text(key)] = found
     if set(kinds) != {str(k) for k in range(len(kinds))} or not kinds:
         raise UnsupportedOperatorError(
             f"'{path}' has layers {', '.join(sorted(kinds)) or 'none'}, netx reads 0, 1, 2 and so on; number them so"
@@ -136,6 +136,11 @@ def read_groups(path: Path) -> list[Group]:
         unnamed = Group(str(k), kinds[str(k)])
         groups.append(Group(f"{k}.{unnamed.text('type')}", unnamed.values))
     return groups
+
+
+def _text(name: str | bytes) -> str:
+    """A name in the file, which h5py leaves as bytes where it is no UTF-8."""
+    return name if isinstance(name, str) else name.decode("utf-8", "replace")
 
 
 @contextmanager

@@ -17,10 +17,11 @@ from neuroport.backends.loihi.netx_file import Group, read_groups, shape_problem
 from neuroport.backends.loihi.netx_weights import dense_problem, kernel_problem
 from neuroport.chip.network import IntHead, IntNetwork, IntPopulation, IntProjection
 from neuroport.chip.synapses import IntConv2d, IntDense, IntSynapse
-from neuroport.chip.target import Arithmetic, load_target
+from neuroport.chip.target import Arithmetic, Target, load_target
 from neuroport.errors import DoesNotFitError, UsageError
 from neuroport.snn.operators import Image, Shape, conv_geometry
 
+TARGETS = ("loihi-sim", "loihi1", "loihi2")  # that compute as Lava does
 _NEVER = 131071  # the largest threshold of 17 bits: potentials end 63 above it
 _FULL = 4096
 _UNUSED = {  # what netx reads nowhere, and where it may be what it is without it
@@ -36,42 +37,50 @@ _UNUSED = {  # what netx reads nowhere, and where it may be what it is without i
 class NetxNetwork:
     """A file that was read.
 
-    network: in Lava's arithmetic; notes: what a user should know of it; transform: (weight, bias) of the input layer's
-    neurons, whose current is weight * x + bias, cut to a whole number; None behind a source of spikes.
+    network: in the target's arithmetic, which is Lava's; notes: what a user should know of it; transform: (weight,
+    bias) of the input layer's neurons, whose current is weight * x + bias, cut to a whole number; None behind a source
+    of spikes; never: layers whose threshold nothing reaches in the file. Ours, the chip's largest, is reached at the
+    very end of the potential.
     """
 
     network: IntNetwork
     notes: tuple[str, ...]
     transform: tuple[int, int] | None
+    never: tuple[str, ...]
 
 
-def read_netx(path: str | Path, *, input_shape: Shape | None = None) -> NetxNetwork:
+def read_netx(path: str | Path, *, input_shape: Shape | None = None, target: str = "loihi-sim") -> NetxNetwork:
     """The network of a .net file: input, dense, conv and flatten layers of CUBA neurons.
 
     Args:
         path: as SLAYER's export_hdf5 and neuroport write it.
         input_shape: [C, H, W] of the input where the file does not say it.
+        target: whose ranges it must fit: one of TARGETS.
 
     Raises:
         ModelFileError: no such file, or no file of netx. UnsupportedOperatorError: a layer of another kind, or one that
         netx would run differently from what the file says. DoesNotFitError: a number outside the chip's range.
-        UsageError: an input_shape that cannot be.
+        UsageError: an input_shape that cannot be, another target.
     """
+    if target not in TARGETS:
+        raise UsageError(f"--target '{target}' cannot hold a file of netx; {', '.join(TARGETS)} can")
     problem = "" if input_shape is None else shape_problem(tuple(input_shape))
     if input_shape is not None and problem:
         raise UsageError(f"--input-shape {list(input_shape)}: {problem}; give C,H,W: 2,34,34")
-    return _Reader(read_groups(Path(path)), input_shape).run()
+    return _Reader(read_groups(Path(path)), input_shape, load_target(target)).run()
 
 
 class _Reader:
     """Reads layer by layer. `image`: [C, H, W] of the neurons before, None where they are flat."""
 
-    def __init__(self, groups: list[Group], input_shape: Shape | None) -> None:
+    def __init__(self, groups: list[Group], input_shape: Shape | None, target: Target) -> None:
+        self.target = target
         self.groups, self.image = groups, None if input_shape is None else _image(input_shape)
         self.given = input_shape
         self.populations: list[IntPopulation] = []
         self.projections: list[IntProjection] = []
         self.notes: list[str] = []
+        self.never: list[str] = []
         self.transform: tuple[int, int] | None = None
         self.flatten_next = False
 
@@ -100,13 +109,16 @@ class _Reader:
         last = self.populations[-1]
         never = last.threshold_mantissa >= _NEVER
         self.populations[-1] = replace(last, role="readout")
-        arithmetic = load_target("loihi-sim").arithmetic
+        arithmetic = self.target.arithmetic
         if any(_is_odd(j.synapse) for j in self.projections):
             arithmetic = _with_odd_weights(arithmetic)
-            self.notes.append("mixed signs with odd weights of 7 bits: Loihi holds them doubled, under exponent -1")
+            self.notes.append(
+                "mixed signs with odd weights of 7 bits: Loihi holds them doubled, under exponent -1; `neuroport map` "
+                "takes even ones only"
+            )
         heads = (IntHead(last.name, "membrane" if never else "count"),)
-        network = IntNetwork("loihi-sim", arithmetic, tuple(self.populations), tuple(self.projections), heads)
-        return NetxNetwork(network, tuple(self.notes), self.transform)
+        network = IntNetwork(self.target.name, arithmetic, tuple(self.populations), tuple(self.projections), heads)
+        return NetxNetwork(network, tuple(self.notes), self.transform, tuple(self.never))
 
     def _input(self, k: int, group: Group) -> None:
         if k:
@@ -125,7 +137,13 @@ class _Reader:
             group.number("bias") if "bias" in group else 0,
         )
         zeros = np.zeros(shape, np.int32)
-        self.populations.append(self._population(group, shape, zeros, driven=True))
+        made = self._population(group, shape, zeros, driven=True)
+        if made.current_decay != _FULL:
+            self.notes.append(
+                f"layer '{group.name}' has current decay {made.current_decay}: its input is added to the potential as "
+                f"a bias, which is how lava-dl feeds it; in SLAYER it passes through the current first"
+            )
+        self.populations.append(made)
 
     def _conv(self, group: Group) -> None:
         if self.flatten_next:
@@ -227,12 +245,14 @@ class _Reader:
             self.notes.append(
                 f"layer '{group.name}' has no neurons: as netx does, it sums its currents and never fires"
             )
+            self.never.append(group.name)
         threshold = values["vThMant"]
         if threshold > _NEVER:
             self.notes.append(
                 f"layer '{group.name}': threshold {threshold} is beyond Loihi's 17 bits and never reached; held as "
                 f"{_NEVER}, the largest"
             )
+            self.never.append(group.name)
             threshold = _NEVER
         return IntPopulation(
             name=group.name,

@@ -30,7 +30,7 @@ def dense_problem(weight: Int64) -> str:
     n, at = int((held != stored).sum()), tuple(np.argwhere(held != stored)[0])
     return (
         f"netx and Lava would change {n:,} weights without a word, the first from {weight[at]} to "
-        f"{held[at] / (1 << n_up):g}; change the weights, or run the network with --backend lava"
+        f"{held[at] / (1 << n_up):g}; change the weights, or deploy the network from PyTorch with --backend lava"
     )
 
 

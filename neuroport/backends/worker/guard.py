@@ -9,6 +9,7 @@ Lava itself waits forever when one of its processes raises while another waits f
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _PERIOD_S = 0.2
+_PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
 
 
 class Guard:
@@ -33,7 +35,18 @@ class Guard:
         self.lock = threading.Lock()
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to look.
+
+        Processes forked from now on end with this one, even where nobody is left to end them.
+        """
+        worker, prctl = os.getpid(), ctypes.CDLL(None).prctl
+
+        def end_with_worker() -> None:
+            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != worker:  # it died before
+                os._exit(1)
+
+        os.register_at_fork(after_in_child=end_with_worker)
         threading.Thread(target=self._look, daemon=True).start()
 
     def watch(self, actors: Mapping[str, Any]) -> None:
