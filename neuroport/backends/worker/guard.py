@@ -37,12 +37,13 @@ class Guard:
     def start(self) -> None:
         """Begin to look.
 
-        Processes forked from now on end with this one, even where nobody is left to end them.
+        Processes forked from now on end with this one, on Linux even where nobody is left to end them.
         """
-        worker, prctl = os.getpid(), ctypes.CDLL(None).prctl
+        worker, prctl = os.getpid(), getattr(ctypes.CDLL(None), "prctl", None)
 
         def end_with_worker() -> None:
-            prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if prctl is not None:
+                prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != worker:  # it died before
                 os._exit(1)
 
