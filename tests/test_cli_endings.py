@@ -1,6 +1,7 @@
 """Endings that have nothing to do with the network: closed pipes, full disks, models that exit, odd names."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,31 @@ def test_odd_layer_names_and_other_dtypes(tmp_path, dtype):
     result = CliRunner().invoke(app, [*QUICK, *arguments])
     assert result.exit_code == 0, result.output
     assert "every spike equal" in result.output and "[bold]" in result.output
+
+
+DROPPED = """
+import gc, os, time
+from neuroport.cli.shared import reporting
+
+def collected(phase, info):  # what Dask has the collector call
+    if phase == "start" and not met:
+        met.append(phase)
+        os.kill(os.getpid(), NUMBER)
+
+met = []
+with reporting():
+    gc.callbacks.append(collected)
+    gc.collect()
+    assert met
+    for _ in range(3000):
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_that_meets_the_garbage_collector_is_heard(number, status):
+    """Python drops what is raised there; the command went on to its end."""
+    code = DROPPED.replace("NUMBER", str(int(number)))
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    assert "Exception ignored" not in done.stderr

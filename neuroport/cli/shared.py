@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from neuroport.progress import Progress
 
 INTERRUPTED, _BUG, _TERMINATED, _BROKEN_PIPE = 130, 70, 143, 141
+_AGAIN_S = 0.02  # until the finalizer has ended
 
 Model = Annotated[
     str | None,
@@ -114,6 +118,8 @@ def reporting() -> Iterator[None]:
         signal.signal(signal.SIGTERM, terminate),
         signal.signal(signal.SIGINT, signal.default_int_handler),
     )
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(_once_more, hook)
     try:
         yield
         sys.stdout.flush()
@@ -134,8 +140,23 @@ def reporting() -> Iterator[None]:
         say(f"error: this is a bug in neuroport ({type(error).__name__}); please report it with the lines above")
         raise SystemExit(_BUG) from error
     finally:
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, before[0])
         signal.signal(signal.SIGINT, before[1])
+
+
+def _once_more(hook: Callable[[Any], None], dropped: Any) -> None:
+    """An interrupt that came while Python ran a finalizer, where it drops exceptions, comes again a little later.
+
+    Dask has the garbage collector call it (distributed/gc.py), which makes such moments frequent.
+    """
+    number = {KeyboardInterrupt: signal.SIGINT, SystemExit: signal.SIGTERM}.get(dropped.exc_type)
+    if number is None:
+        hook(dropped)
+        return
+    timer = threading.Timer(_AGAIN_S, _thread.interrupt_main, (number,))
+    timer.daemon = True
+    timer.start()
 
 
 def numbers(text: str, flag: str) -> tuple[float, ...]:
