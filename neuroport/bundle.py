@@ -11,14 +11,13 @@ import json
 import os
 import re
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from neuroport.errors import BundleError
+from neuroport.interrupts import held_back
 
 _MANIFEST = "manifest.json"
 _FORMAT = "neuroport-bundle/1"
@@ -58,7 +57,7 @@ def staged_bundle(place: Path) -> Iterator[Path]:
             f"cannot write the bundle '{place}': {error.strerror or error}; make room there, or choose another --out"
         ) from error
     finally:
-        with _no_interrupt():
+        with held_back():
             shutil.rmtree(stage, ignore_errors=True)
 
 
@@ -130,7 +129,7 @@ def _checksums(folder: Path) -> dict[str, str]:
 
 def _move_into_place(stage: Path, place: Path) -> None:
     check_place(place)  # minutes have passed since it was looked at
-    with _no_interrupt():
+    with held_back():
         if not place.exists():
             stage.rename(place)
             return
@@ -164,23 +163,3 @@ def _is_running(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-@contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back while files change places; the first of them arrives afterwards.
-
-    Blocking the signals would not do: another thread takes them, and Python still acts on them in the main thread.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    held: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: held.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if held:
-            signal.raise_signal(held[0])

@@ -23,6 +23,7 @@ ROOMS = ("ann", "snn", "normalize", "chip", "mapping", "backends", "validation",
 # Helper modules on the ground floor, each with those of ours that it may import.
 GROUND = {
     "errors": frozenset[str](),
+    "interrupts": frozenset[str](),
     "progress": frozenset[str](),
     "units": frozenset[str](),
     "version": frozenset[str](),
@@ -33,7 +34,7 @@ GROUND = {
     "datasheets": frozenset({"errors"}),
     "interpreters": frozenset({"errors"}),
     "toolchains": frozenset({"errors", "interpreters"}),
-    "bundle": frozenset({"errors"}),
+    "bundle": frozenset({"errors", "interrupts"}),
     "records": frozenset({"errors"}),
     "compiled": frozenset({"errors", "toolchains"}),
 }

@@ -1,6 +1,6 @@
 """Shards on a Dask scheduler: a user's, or one with processes of this machine.
 
-Tasks carry a few hundred bytes: networks and samples lie in a folder that the workers read. Workers that do not see it
+Tasks carry about 2 kB: networks and samples lie in a folder that the workers read. Workers that do not see it
 get the networks once each, by a plugin that the scheduler also gives to workers that start later, and each shard's
 samples with its task. Every wait has a deadline.
 """

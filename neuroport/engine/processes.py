@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 
 from neuroport.engine.cluster import CONNECT_S, SETTINGS, ClusterEngine, quiet
 from neuroport.errors import EngineError
+from neuroport.interrupts import held_back
 
 _PER_WORKER = 3 << 29  # bytes: torch, compiled code, and a network with its shard
 _START_S, _END_S = 120.0, 10.0
@@ -46,7 +47,7 @@ def local_processes(n_workers: int | None = None) -> Iterator[ClusterEngine]:
                 client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
             yield ClusterEngine(client, f"{n} processes of this machine")
         finally:
-            with _held_back():  # a second Ctrl-C would leave processes behind
+            with held_back():  # a second Ctrl-C would leave processes behind
                 _close(client, cluster, before)
 
 
@@ -93,7 +94,7 @@ def _started(n: int, limit: int, folder: str, before: set[psutil.Process]) -> Lo
         with _told(n):
             return made.result(_START_S)
     except BaseException:
-        with _held_back():
+        with held_back():
             with suppress(Exception):  # one that is half made cannot be closed
                 _close(None, made.result(_END_S), before)
             _end(_children() - before)
@@ -110,22 +111,6 @@ def _close(client: Client | None, cluster: LocalCluster, before: set[psutil.Proc
         cluster.close(timeout=_END_S)
     _end(_children() - before)
     _end(theirs)  # simulators notice within a second that they are alone, and take their memory along
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Ctrl-C is heard at the end of the block."""
-    if threading.current_thread() is not threading.main_thread():  # which alone is told of it
-        yield
-        return
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
 
 
 def _children() -> set[psutil.Process]:

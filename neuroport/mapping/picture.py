@@ -105,9 +105,9 @@ def _areas(here: Sequence[tuple[Core, int, int]], numbers: dict[str, int]) -> It
     for name, found in corners.items():
         fill, (x, y) = _colour(numbers[name]), found[0]
         boxes = "".join(f"M{x + 1} {y + 1}h{side}v{side}h-{side}z" for x, y in found)
+        title = escape(f"{name}: {len(found):,} core{'s' * (len(found) != 1)} here")
         yield (
-            f'<g><title>{escape(f"{name}: {len(found):,} cores here")}</title><path d="{boxes}" fill="{fill}"/>'
-            f"{_number(x, y, str(numbers[name]), fill)}</g>"
+            f'<g><title>{title}</title><path d="{boxes}" fill="{fill}"/>{_number(x, y, str(numbers[name]), fill)}</g>'
         )
 
 

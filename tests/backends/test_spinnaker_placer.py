@@ -19,7 +19,7 @@ def chips(*vertices, sdram=SDRAM):
     return chips_used([Vertex(*v) for v in vertices], cores_per_chip=17, sdram_bytes=sdram)
 
 
-def test_the_boards_have_as_many_cores_as_sPyNNaker_says():  # noqa: N802
+def test_the_boards_have_as_many_cores_as_spynnaker_says():
     """A virtual SpiNN-5 had 808 cores for users and 49 of sPyNNaker's own, three boards 2424 and 147."""
     for n_boards, n_cores in ((1, 808), (3, 2424)):
         assert sum(17 - chip.n_missing for chip in spinn5_chips(n_boards)) == n_cores

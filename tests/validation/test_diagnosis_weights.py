@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -18,20 +19,26 @@ from tests.chip.networks import dense, network_of, population, source, target
 from tests.validation import planted
 
 
+def conv_network(rng, side, kernel, padding):
+    """One convolution of an image with 16 channels into 2, and a dense readout."""
+    shape = (2, 16, kernel, kernel)
+    geometry = conv_geometry((16, side, side), shape, (1, 1), (padding, padding), (1, 1), 1)
+    weights = 2 * rng.integers(-60, 70, shape).astype(np.int32)
+    populations = [
+        source((16, side, side)),
+        population("conv", geometry.out_shape, role="hidden", threshold_mantissa=701),
+        population("out", (2,)),
+    ]
+    last = dense(2 * rng.integers(-60, 64, (2, math.prod(geometry.out_shape))).astype(np.int32), "conv", "out")
+    projections = [IntProjection("input", "conv", IntConv2d(weights, geometry)), last]
+    return network_of(target("loihi-sim").arithmetic, populations, projections)
+
+
 @pytest.fixture(scope="module")
 def case():
     """A kernel of 16 x 5 x 5 weights, few steps, few spikes: each neuron says little of its weights."""
     rng = np.random.default_rng(5)
-    geometry = conv_geometry((16, 10, 10), (2, 16, 5, 5), (1, 1), (2, 2), (1, 1), 1)
-    weights = 2 * rng.integers(-60, 70, (2, 16, 5, 5)).astype(np.int32)
-    populations = [
-        source((16, 10, 10)),
-        population("conv", (2, 10, 10), role="hidden", threshold_mantissa=701),
-        population("out", (2,)),
-    ]
-    last = dense(2 * rng.integers(-60, 64, (2, 200)).astype(np.int32), "conv", "out")
-    projections = [IntProjection("input", "conv", IntConv2d(weights, geometry)), last]
-    network = network_of(target("loihi-sim").arithmetic, populations, projections)
+    network = conv_network(rng, 10, 5, 2)
     inputs = IntInputs(1, 40, (rng.random((1, 40, 16, 10, 10)) < 0.1).astype(np.uint8), {})
     core = run_oracle(network, inputs)
     assert 0.02 < core.spikes["conv"].mean() < 0.9
@@ -83,17 +90,9 @@ def test_a_core_that_is_wrong(case):
 def test_one_weight_of_a_kernel_with_neurons_that_have_no_inputs():
     """A kernel of one pixel, padded: nothing reaches the border, which says nothing of the weights."""
     rng = np.random.default_rng(0)
-    geometry = conv_geometry((16, 6, 6), (2, 16, 1, 1), (1, 1), (1, 1), (1, 1), 1)
-    weights = 2 * rng.integers(-60, 70, (2, 16, 1, 1)).astype(np.int32)
-    populations = [
-        source((16, 6, 6)),
-        population("conv", (2, 8, 8), role="hidden", threshold_mantissa=701),
-        population("out", (2,)),
-    ]
-    last = dense(2 * rng.integers(-60, 64, (2, 128)).astype(np.int32), "conv", "out")
-    projections = [IntProjection("input", "conv", IntConv2d(weights, geometry)), last]
-    network = network_of(target("loihi-sim").arithmetic, populations, projections)
+    network = conv_network(rng, 6, 1, 1)
     inputs = IntInputs(1, 6, (rng.random((1, 6, 16, 6, 6)) < 0.3).astype(np.uint8), {})
+    weights = network.projections[0].synapse.mantissa
     changed = weights.copy()
     changed[0, 5] ^= 32
     altered = planted.with_weights(network, "conv", lambda s: IntConv2d(changed, s.geometry))
