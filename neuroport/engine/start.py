@@ -23,6 +23,8 @@ def open_engine(scheduler: str = "none", *, workers: int | None = None, shared: 
     """
     if workers is not None and workers < 1:
         raise UsageError(f"--workers must be at least 1, got {workers}")
+    if shared is not None and scheduler in ("none", "local"):
+        raise UsageError(f"--shared '{shared}' is for the workers of a scheduler; give its address by --scheduler")
     if scheduler == "none":
         yield ThreadEngine(workers)
         return

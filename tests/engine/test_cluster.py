@@ -324,6 +324,9 @@ def test_wrong_schedulers():
     ):
         with pytest.raises(UsageError, match=message), open_engine(scheduler, workers=workers):
             pass
+    for scheduler in ("none", "local"):
+        with pytest.raises(UsageError, match="is for the workers"), open_engine(scheduler, shared=Path()):
+            pass
     with pytest.raises(UsageError, match="is no folder"), open_engine("tcp://127.0.0.1:1", shared=Path("/nowhere")):
         pass
 
